@@ -1,0 +1,5 @@
+"""``python -m grokscope``."""
+
+from grokscope.cli import main
+
+main()

@@ -1,0 +1,232 @@
+"""What the claims about late phases measure: delay, collapse, exponents, traps, alarms.
+
+Each function takes a trace and its milestones and returns a finding; those that need a parameter
+return such a function. They are shared by all experiments whose claims are of this kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from grokscope.experiments.experiment import Finding, Outcome
+from grokscope.experiments.readings import around, first_lasting, rank_correlation, trend
+from grokscope.phases import Milestones
+from grokscope.phases.rules import (
+    THRESHOLDS,
+    has_traps,
+    judged_layers,
+    neighbourhood_score,
+    running_median,
+)
+from grokscope.store.trace import Trace
+
+Measure = Callable[[Trace, Milestones], Finding]
+
+_NO_PEAK = Finding("inconclusive", "the network never generalised in this run", {})
+_NO_COLLAPSE = "no collapse in this run"
+
+
+def _decide(holds: bool, measured: str, **values: float) -> Finding:
+    return Finding("holds" if holds else "fails", measured, values)
+
+
+def delay(trace: Trace, at: Milestones) -> Finding:
+    """Measure how much later test accuracy arrives than train accuracy, in ratio of steps."""
+    train = trace.series("accuracy", "train").finite()
+    full = train.steps[train.values >= THRESHOLDS.memorised]
+    if at.grokked is None or not len(full):
+        return _NO_PEAK
+    saturated = max(1, int(full[0]))
+    ratio = at.grokked / saturated
+    words = f"train at step {saturated:,}, test at step {at.grokked:,}: {ratio:.1f} times as many"
+    return _decide(ratio >= 3, words, ratio=ratio)
+
+
+def collapse(trace: Trace, at: Milestones) -> Finding:
+    """Measure the fall of test accuracy from its maximum while train accuracy stays full."""
+    if at.peak is None:
+        return _NO_PEAK
+    peak = around(trace, "accuracy", "test", at.peak)
+    end = around(trace, "accuracy", "test", at.end)
+    train = around(trace, "accuracy", "train", at.end)
+    words = f"test {peak:.3f} at step {at.peak:,}, {end:.3f} at the end; train {train:.3f}"
+    values = {"peak": peak, "end": end, "fall": peak - end, "train": train}
+    if train < THRESHOLDS.memorised:
+        return Finding("fails", words, values)
+    if peak - end >= 0.10:
+        return Finding("holds", words, values)
+    # A fall that is there, yet smaller than the criterion, is neither.
+    outcome: Outcome = "inconclusive" if peak - end >= THRESHOLDS.observed_fall else "fails"
+    return Finding(outcome, words, values)
+
+
+def alpha_falls(layer: str) -> Measure:
+    """Measure whether the exponent of ``layer`` falls over the phases, to below 2."""
+
+    def measure(trace: Trace, at: Milestones) -> Finding:
+        if at.peak is None or at.onset is None:
+            return _NO_PEAK
+        alphas = [around(trace, "htsr.alpha", layer, s) for s in (at.onset, at.peak, at.end)]
+        words = " -> ".join(f"{alpha:.2f}" for alpha in alphas)
+        values = dict(zip(("pre", "grok", "end"), alphas, strict=True))
+        if at.collapsed is None:
+            return Finding("inconclusive", f"{words}; {_NO_COLLAPSE}", values)
+        falls = alphas[0] > alphas[1] > alphas[2]
+        return _decide(falls and alphas[2] < THRESHOLDS.alpha_overfit, words, **values)
+
+    return measure
+
+
+def traps_only_in_collapse(trace: Trace, at: Milestones) -> Finding:
+    """Measure the traps of every judged layer at the right edge of each phase."""
+    if at.peak is None or at.onset is None:
+        return _NO_PEAK
+    layers = judged_layers(trace)
+    counts = {
+        (layer, edge): around(trace, "traps.count", layer, step)
+        for layer in layers
+        for edge, step in (("pre", at.onset), ("grok", at.peak), ("end", at.end))
+    }
+    words = "; ".join(
+        f"{layer}: " + " / ".join(f"{counts[layer, edge]:.1f}" for edge in ("pre", "grok", "end"))
+        for layer in layers
+    )
+    values = {f"{layer} {edge}": count for (layer, edge), count in counts.items()}
+    if at.collapsed is None:
+        return Finding("inconclusive", f"{words}; {_NO_COLLAPSE}", values)
+    before = all(counts[layer, edge] < 0.5 for layer in layers for edge in ("pre", "grok"))
+    after = all(counts[layer, "end"] >= 0.5 for layer in layers)
+    return _decide(before and after, words, **values)
+
+
+def _first_alpha(trace: Trace) -> int | None:
+    firsts = []
+    for layer in judged_layers(trace):
+        series = trace.series("htsr.alpha", layer).finite()
+        firsts.append(first_lasting(series, series.values < THRESHOLDS.alpha_overfit))
+    return min((step for step in firsts if step is not None), default=None)
+
+
+def _first_trap(trace: Trace) -> int | None:
+    firsts = []
+    for layer in judged_layers(trace):
+        count, ratio = trace.series("traps.count", layer), trace.series("traps.ratio", layer)
+        trapped = np.array(
+            [has_traps(c, r) for c, r in zip(count.values, ratio.values, strict=True)]
+        )
+        firsts.append(first_lasting(count, trapped))
+    return min((step for step in firsts if step is not None), default=None)
+
+
+def alpha_before_collapse(trace: Trace, at: Milestones) -> Finding:
+    """Measure whether some exponent falls below 2 before test accuracy has collapsed."""
+    first = _first_alpha(trace)
+    if at.collapsed is None:
+        return Finding("inconclusive", _NO_COLLAPSE, {} if first is None else {"sign": first})
+    if first is None:
+        return _decide(False, f"alpha never below 2; collapse from step {at.collapsed:,}")
+    words = f"alpha below 2 from step {first:,}; collapse from step {at.collapsed:,}"
+    return _decide(first < at.collapsed, words, sign=first, collapse=at.collapsed)
+
+
+def traps_after_peak(trace: Trace, at: Milestones) -> Finding:
+    """Measure whether the first lasting traps come no earlier than the test maximum."""
+    first = _first_trap(trace)
+    if at.peak is None:
+        return _NO_PEAK
+    if first is None:
+        return Finding("inconclusive", f"no lasting traps; test maximum at step {at.peak:,}", {})
+    words = f"traps from step {first:,}; test maximum at step {at.peak:,}"
+    return _decide(first >= at.peak, words, sign=first, peak=at.peak)
+
+
+def does_not_turn(measure: str, subject: str) -> Measure:
+    """Test that a measure does not tell collapse from generalisation: it does not turn round."""
+
+    def finding(trace: Trace, at: Milestones) -> Finding:
+        if at.peak is None or at.onset is None:
+            return _NO_PEAK
+        series = trace.series(measure, subject).finite()
+        rise, fall = trend(series, at.onset, at.peak), trend(series, at.peak, at.end)
+        words = f"trend {rise:+.2f} while generalising, {fall:+.2f} after the peak"
+        values = {"generalising": rise, "after": fall}
+        if at.collapsed is None:
+            return Finding("inconclusive", f"{words}; {_NO_COLLAPSE}", values)
+        turns = rise * fall < 0 and min(abs(rise), abs(fall)) >= 0.5
+        return _decide(not turns, words, **values)
+
+    return finding
+
+
+def alarm_iff_collapse(rule: str) -> Measure:
+    """Measure whether a rule alarms where test accuracy collapses, and only there."""
+
+    def finding(trace: Trace, at: Milestones) -> Finding:
+        if at.peak is None:
+            return _NO_PEAK
+        alarms = [v for v in trace.verdicts if v.rule == rule and v.phase == "anti-grokking"]
+        lasting = len(alarms) >= THRESHOLDS.evaluations
+        said = f"alarm from step {alarms[0].step:,}" if lasting else "no lasting alarm"
+        seen = "no collapse" if at.collapsed is None else f"collapse from step {at.collapsed:,}"
+        values = {"alarms": float(len(alarms))}
+        return _decide(lasting == (at.collapsed is not None), f"{said}; {seen}", **values)
+
+    return finding
+
+
+def neighbourhood_follows(trace: Trace, at: Milestones) -> Finding:
+    """Measure how test-free signals rank the network after the test maximum."""
+    if at.peak is None:
+        return _NO_PEAK
+    test = trace.series("accuracy", "test")
+    ours = rank_correlation(neighbourhood_score(trace), test, at.peak)
+    values = {"neighbourhood": ours}
+    for layer in judged_layers(trace):
+        for name, measure in (("alpha", "htsr.alpha"), ("traps", "traps.count")):
+            series = trace.series(measure, layer)
+            values[f"{name} {layer}"] = rank_correlation(series, test, at.peak)
+    words = ", ".join(f"{name} {value:+.2f}" for name, value in values.items())
+    if not np.isfinite(ours):
+        return Finding("inconclusive", f"too few readings after the peak: {words}", values)
+    return _decide(ours >= 0.5, words, **values)
+
+
+def initial_norm(trace: Trace, at: Milestones) -> Finding:
+    """Measure the initial norm against that of the 784-200-200-10 network at scale 8."""
+    norm = trace.series("weights.l2_norm").at(0)
+    return _decide(abs(norm / 93.67 - 1) <= 0.01, f"{norm:.2f}", norm=norm)
+
+
+def final_accuracy(trace: Trace, at: Milestones) -> Finding:
+    """Measure test accuracy at the end of the run."""
+    end = around(trace, "accuracy", "test", at.end)
+    return _decide(abs(end - 0.898) <= 0.03, f"{end:.3f}", end=end)
+
+
+def falls_while_generalising(measure: str, subject: str, share: float) -> Measure:
+    """Measure whether a reading falls below ``share`` of itself by the peak."""
+
+    def finding(trace: Trace, at: Milestones) -> Finding:
+        if at.peak is None or at.onset is None:
+            return _NO_PEAK
+        before = around(trace, measure, subject, at.onset)
+        after = around(trace, measure, subject, at.peak)
+        words = f"{before:.4g} before grokking, {after:.4g} at the peak"
+        return _decide(after < share * before, words, before=before, after=after)
+
+    return finding
+
+
+def plateau_before_grokking(trace: Trace, at: Milestones) -> Finding:
+    """Measure how flat the sparsity of the first layer is before grokking."""
+    if at.onset is None or at.memorised is None:
+        return _NO_PEAK
+    series = trace.series("golechha.activation_sparsity", "fc1").finite()
+    before = series.values[(series.steps >= at.onset / 2) & (series.steps <= at.onset)]
+    if len(before) < 2:
+        return Finding("inconclusive", "too few readings before grokking", {})
+    spread, whole = float(np.ptp(before)), float(np.ptp(running_median(series.values, 5)))
+    words = f"varies by {spread:.3f} in the octave before grokking, by {whole:.3f} over the run"
+    return _decide(spread <= 0.1 * whole, words, before=spread, run=whole)

@@ -1,0 +1,99 @@
+"""Spectrum of a weight matrix whose entries have been shuffled: its null model.
+
+A shuffle keeps the distribution of the entries and destroys every correlation between rows and
+columns. What remains above the Marchenko-Pastur bulk is owed to single large entries, or to a mean
+that is not zero, and not to what the layer has learned.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from grokscope.measures.marchenko_pastur import scale_from_median
+from grokscope.measures.spectrum import eigenvalues, require_shape, unfit
+
+_CHUNK_BYTES = 256 * 2**20  # of shuffled copies in memory at once
+
+
+def shuffled_eigenvalues(
+    weight: Tensor, *, shuffles: int = 10, generator: torch.Generator
+) -> Tensor:
+    """Return the spectra of several element-wise random permutations of a matrix.
+
+    Source: Prakash & Martin, arXiv:2506.04434 (randomised spectra).
+
+    Args:
+        weight: Real floating-point matrix, shape ``(rows, columns)``, any device. Not mutated.
+        shuffles: Number ``R`` of independent permutations, at least 1.
+        generator: CPU generator that the permutations are drawn from, also for a matrix on
+            another device, so that all devices see the same shuffles. It advances equally for
+            every matrix of the same size, fit or not.
+
+    Returns:
+        float64, ascending along the last axis, shape ``(R, M)``, as `spectrum.eigenvalues`
+        (of ``W^T W / N``, all-nan if the matrix is not finite). Two calls with equal matrices and
+        equally seeded generators return the same bits.
+
+    Raises:
+        ValueError: If ``weight`` is not one real floating-point matrix, ``shuffles`` is below 1 or
+            the generator is not on the CPU.
+    """
+    if weight.ndim != 2 or not weight.is_floating_point():
+        raise ValueError(
+            f"shuffled_eigenvalues: expected one real floating-point matrix of shape "
+            f"(rows, columns), got {weight.dtype} of shape {tuple(weight.shape)}."
+        )
+    if shuffles < 1:
+        raise ValueError(f"shuffled_eigenvalues: expected at least 1 shuffle, got {shuffles}.")
+    if generator.device.type != "cpu":
+        raise ValueError(
+            f"shuffled_eigenvalues: expected a generator on the CPU, got {generator.device}."
+        )
+    flat = weight.detach().to(torch.float64).flatten()
+    chunk = max(1, _CHUNK_BYTES // max(8 * flat.numel(), 1))
+    spectra = []
+    for start in range(0, shuffles, chunk):
+        count = min(chunk, shuffles - start)
+        copies = flat.new_empty((count, *weight.shape))
+        for copy in copies:
+            order = torch.randperm(flat.numel(), generator=generator)
+            torch.take(flat, order.to(flat.device), out=copy.view(-1))
+        spectra.append(eigenvalues(copies))
+    return torch.cat(spectra)
+
+
+def bulk_scales(shuffled: Tensor, shape: tuple[int, int]) -> tuple[NDArray[np.float64], str]:
+    """Estimate the entry variance of each shuffle from the middle of its spectrum.
+
+    Args:
+        shuffled: `shuffled_eigenvalues`, shape ``(R, M)``.
+        shape: Shape of the matrix, either orientation.
+
+    Returns:
+        float64 variances, shape ``(R,)``, and ``""``; or nan variances and the reason why there is
+        no bulk to scale: the matrix is empty, not finite or zero, or more than half of the
+        eigenvalues of a shuffle are zero to rounding (few entries differ from zero, or from their
+        mean).
+
+    Raises:
+        ValueError: If the eigenvalues do not belong to shuffles of a matrix of that shape.
+    """
+    require_shape("bulk_scales", shuffled, shape)
+    if shuffled.ndim != 2:
+        raise ValueError(
+            f"bulk_scales: expected shuffled eigenvalues of shape (R, M), "
+            f"got {tuple(shuffled.shape)}."
+        )
+    none = np.full(len(shuffled), np.nan)
+    reason = unfit(shuffled)
+    if reason:
+        return none, reason
+    values = shuffled.cpu().numpy()
+    scales = scale_from_median(values, min(shape) / max(shape))
+    rounding = max(shape) * np.finfo(np.float64).eps * values[:, -1]
+    if (scales <= rounding).any():
+        return none, "no bulk: more than half of the shuffled eigenvalues are zero"
+    return scales, ""

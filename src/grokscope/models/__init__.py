@@ -1,0 +1,1 @@
+"""The networks of the published systems, initialised from a seed of their own."""

@@ -1,0 +1,54 @@
+"""The phases of a run as stretches of steps, and how far two rules agree on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from grokscope.store.trace import Trace
+
+
+@dataclass(frozen=True)
+class Span:
+    """An unbroken stretch of observations in one phase.
+
+    Attributes:
+        phase: What the rule said.
+        start: Step of its first observation.
+        end: Step of the first observation after it; of the last one of the run if it is the last.
+    """
+
+    phase: str
+    start: int
+    end: int
+
+
+def phase_spans(trace: Trace, rule: str) -> list[Span]:
+    """Return the recorded verdicts of one rule as spans, in order, without gaps."""
+    spans: list[Span] = []
+    for verdict in (v for v in trace.verdicts if v.rule == rule):
+        if spans and spans[-1].phase == verdict.phase:
+            spans[-1] = Span(verdict.phase, spans[-1].start, verdict.step)
+        else:
+            if spans:
+                spans[-1] = Span(spans[-1].phase, spans[-1].start, verdict.step)
+            spans.append(Span(verdict.phase, verdict.step, verdict.step))
+    return spans
+
+
+def agreement(trace: Trace, rule: str, truth: str = "observed") -> float:
+    """Return the share of log-time in which ``rule`` says whether the network has collapsed.
+
+    Both are reduced to the question that an alarm answers: anti-grokking, or not. Each observation
+    from the first on which both rules have an opinion counts once; observations are log-spaced.
+
+    Returns:
+        A share in [0, 1]; ``nan`` if the two never both had an opinion.
+    """
+    said = {v.step: v.phase for v in trace.verdicts if v.rule == rule}
+    true = {v.step: v.phase for v in trace.verdicts if v.rule == truth}
+    silent = {"not-determined", "fitting"}
+    both = [s for s in said if s in true and said[s] not in silent and true[s] not in silent]
+    if not both:
+        return float("nan")
+    same = sum((said[s] == "anti-grokking") == (true[s] == "anti-grokking") for s in both)
+    return same / len(both)

@@ -1,0 +1,224 @@
+"""What the probes of one observation see, with the work that they share done once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from grokscope.data.seeds import derive_seed
+from grokscope.measures._value import Value
+from grokscope.measures.spectrum import eigenvalues
+from grokscope.store.records import Reading
+
+_WRAPPERS = ("_orig_mod.", "module.")
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """The points that probes may look at.
+
+    Attributes:
+        inputs: Training inputs, first dimension n; what the model is called with.
+        labels: Their classes, int64, shape (n,).
+        held_out: Inputs and labels of points that were not trained on, if there are any. Only
+            readings that say ``test`` use them; no test-free rule does.
+        image_shape: (height, width) of flattened one-channel images, if that is what inputs are.
+        loss: From (logits, labels) to the loss that training minimises.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    held_out: tuple[Tensor, Tensor] | None = None
+    image_shape: tuple[int, int] | None = None
+    loss: Callable[[Tensor, Tensor], Value] | None = None
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward pass.
+
+    Attributes:
+        logits: What the model returned, shape (n, classes).
+        activations: By layer, what enters the *next* weight layer after it: the activations after
+            the non-linearity, shape (n, width). The last layer has none.
+    """
+
+    logits: Tensor
+    activations: Mapping[str, Tensor]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module inside `torch.compile` and data-parallel wrappers.
+
+    Hooks on a compiled module are ignored or recompile it; the original shares its parameters.
+    """
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and type(model).__name__.endswith("DataParallel"):
+            inner = getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def weight_matrices(model: nn.Module) -> dict[str, Tensor]:
+    """Return every floating-point matrix among the parameters, by name, detached, not copied.
+
+    The name of a layer's ``weight`` is the layer's path (``fc1``, ``encoder.0``); other matrices
+    keep their full path. Shared parameters appear once.
+    """
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and parameter.is_floating_point():
+            for wrapper in _WRAPPERS:
+                name = name.replace(wrapper, "")
+            found[name.removesuffix(".weight")] = parameter.detach()
+    return found
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Look at a model in evaluation mode and leave no trace: mode, RNG, autograd and autocast."""
+    training = [(module, module.training) for module in model.modules()]
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    kind = next((d.type for d in devices), "cpu")
+    with (
+        torch.random.fork_rng(devices=sorted(d.index or 0 for d in devices)),
+        torch.no_grad(),
+        torch.autocast(kind, enabled=False),
+    ):
+        try:
+            model.eval()
+            yield
+        finally:
+            for module, mode in training:
+                module.training = mode
+
+
+class View:
+    """A model at one step, offered to the probes.
+
+    Built and used inside `undisturbed`. Everything here is computed when first asked for and then
+    shared: one forward pass of the training inputs, one of the held-out ones, one spectrum a layer.
+    """
+
+    def __init__(self, model: nn.Module, step: int, data: ProbeData | None, seed: int) -> None:
+        """Bind to a model; costs nothing yet.
+
+        Args:
+            model: The model itself, not a wrapper.
+            step: Optimiser steps taken.
+            data: Points to look at; None where only weights are looked at.
+            seed: Root of the private generators.
+        """
+        self.model = model
+        self.step = step
+        self.data = data
+        self._seed = seed
+        self._eigenvalues: dict[str, Tensor] = {}
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """Weight matrices by layer; see `weight_matrices`."""
+        return weight_matrices(self.model)
+
+    @cached_property
+    def train(self) -> Forward:
+        """The forward pass of the training inputs."""
+        return self._forward(self._data.inputs)
+
+    @cached_property
+    def held_out(self) -> Forward | None:
+        """The forward pass of the held-out inputs, None if there are none."""
+        held_out = self._data.held_out
+        return None if held_out is None else self._forward(held_out[0])
+
+    @property
+    def _data(self) -> ProbeData:
+        if self.data is None:
+            raise ValueError("this probe needs training data; give the watch its data.")
+        return self.data
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of the training inputs, int64, shape (n,)."""
+        return self._data.labels
+
+    @property
+    def inputs(self) -> Tensor:
+        """The training inputs."""
+        return self._data.inputs
+
+    def logits_of(self, inputs: Tensor) -> Tensor:
+        """Return the model's logits on any inputs; not shared."""
+        logits = self.model(inputs)
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"the model returned {type(logits).__name__}; probes expect logits.")
+        return logits
+
+    def logits_with(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits on the training inputs with other weight matrices in place.
+
+        The model itself is not touched.
+
+        Args:
+            weights: Replacements by layer name, as in `weights`.
+        """
+        paths = {self._path(name): weight for name, weight in weights.items()}
+        logits: Tensor = torch.func.functional_call(self.model, paths, (self.inputs,))
+        return logits
+
+    def eigenvalues(self, layer: str) -> Tensor:
+        """Return the spectrum of one layer; see `grokscope.measures.spectrum.eigenvalues`."""
+        if layer not in self._eigenvalues:
+            self._eigenvalues[layer] = eigenvalues(self.weights[layer])
+        return self._eigenvalues[layer]
+
+    def generator(self, *names: str) -> torch.Generator:
+        """Return a private CPU generator for ``names`` at this step.
+
+        A reading that is skipped shifts no other: the seed depends on root, names and step alone.
+        """
+        return torch.Generator().manual_seed(derive_seed(self._seed, *names, self.step))
+
+    def reading(
+        self, measure: str, subject: str, value: Value | float, reason: str = ""
+    ) -> Reading:
+        """Return a reading at this step; ``reason`` says why a number is missing."""
+        if isinstance(value, Value):
+            return Reading(self.step, measure, subject, value.value, value.reason)
+        return Reading(self.step, measure, subject, float(value), reason)
+
+    def _path(self, layer: str) -> str:
+        names = {name for name, _ in self.model.named_parameters()}
+        return layer if layer in names else f"{layer}.weight"
+
+    def _forward(self, inputs: Tensor) -> Forward:
+        entering: dict[str, Tensor] = {}
+        hooks = []
+
+        def remember(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+            def hook(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+                entering[name] = arguments[0].detach()
+
+            return hook
+
+        try:
+            for name, module in self.model.named_modules():
+                if isinstance(module, nn.Linear):
+                    hooks.append(module.register_forward_pre_hook(remember(name)))
+            logits = self.logits_of(inputs)
+        finally:
+            for handle in hooks:
+                handle.remove()
+        order = list(entering)
+        return Forward(
+            logits,
+            {before: entering[after] for before, after in itertools.pairwise(order)},
+        )

@@ -1,0 +1,191 @@
+"""The page of a run: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import vl_convert
+
+from grokscope.experiments import EXPERIMENTS, Claim, Finding
+from grokscope.phases import THRESHOLDS
+from grokscope.phases.rules import neighbourhood_score
+from grokscope.report import charts, tables, words
+from grokscope.report.multiples import small_multiples
+from grokscope.report.spectra import Spectrum, spectra
+from grokscope.report.theme import DARK, LIGHT, PAGE, css_variables
+from grokscope.store.atomic import write_atomically
+from grokscope.store.run_directory import RunDirectory
+from grokscope.store.trace import Trace
+
+_FOLDER = Path(__file__).parent
+_STATUS = {
+    "running": "This run was still going when this page was written.",
+    "stopped": "This run is not finished: the process that worked on it is gone.",
+    "interrupted": "This run was interrupted and can be resumed.",
+    "failed": "This run failed: training broke down. What it reached is shown.",
+}
+
+
+def write_report(run: RunDirectory) -> Path:
+    """Write ``report.html`` of a run, whole or not at all, from what its folder holds.
+
+    Args:
+        run: Finished or not; a run of no known experiment has no claims.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        InputError: The trace is damaged, or holds no observation yet.
+        MissingResource: The disk refuses.
+    """
+    with run.trace(readonly=True) as database:
+        trace = database.load()
+    manifest = dict(run.manifest)
+    if manifest["status"] == "running" and not run.is_live():
+        manifest["status"] = "stopped"
+    findings: list[tuple[Claim, Finding]] = []
+    differences: Sequence[str] = ()
+    experiment = EXPERIMENTS.get(manifest["experiment"])
+    if experiment is not None:
+        findings = experiment.evaluate(trace, manifest["preset"])
+        if manifest["preset"] in experiment.presets:
+            differences = experiment.presets[manifest["preset"]].differences
+    page = build_page(trace, manifest, findings, differences)
+    write_atomically(run.report_path, page.encode())
+    return run.report_path
+
+
+def build_page(
+    trace: Trace,
+    manifest: Mapping[str, Any],
+    findings: Sequence[tuple[Claim, Finding]] = (),
+    differences: Sequence[str] = (),
+) -> str:
+    """Return the page of a run as HTML; pure, no file is read but the page's own template.
+
+    Args:
+        trace: What was recorded; at least one observation.
+        manifest: ``experiment``, ``preset``, ``status``, ``config`` and, where known,
+            ``environment``, ``data``, ``started``, ``ended``, ``message``.
+        findings: Claims with what they came to.
+        differences: Where the preset departs from its paper, or the paper from its code.
+
+    Returns:
+        A document without any reference to a file or an address that a browser would load.
+
+    Raises:
+        ValueError: If the trace holds no observation.
+    """
+    if not len(trace.steps()):
+        raise ValueError("the trace holds no observation; a page needs at least one.")
+    specs: dict[str, dict[str, Any]] = {}
+
+    def placed(chart: Any) -> str:
+        """Keep the specification of a chart for the script, and return its key."""
+        key = f"chart-{len(specs)}"
+        spec = chart.to_dict()
+        spec.pop("$schema", None)
+        specs[key] = spec
+        return key
+
+    alpha, traps = charts.alpha_chart(trace, PAGE), charts.traps_chart(trace, PAGE)
+    opinions = tables.opinions(trace)
+    costs = tables.cost_rows(trace)
+    config = manifest.get("config") or {}
+    context = {
+        "experiment": manifest["experiment"],
+        "preset": manifest["preset"],
+        "started": _readable_time(manifest.get("started")),
+        "status": _STATUS.get(manifest["status"], ""),
+        "message": manifest.get("message", ""),
+        "reached": int(trace.steps()[-1]),
+        "stop": config.get("steps"),
+        "seed": config.get("seed"),
+        "observations": len(trace.steps()),
+        "observed": opinions.pop("observed", None),
+        "opinions": opinions,
+        "phases": charts.phases_seen(trace),
+        "limits": THRESHOLDS,
+        "main": placed(charts.main_chart(trace, PAGE)),
+        "has_accuracy": bool(trace.subjects("accuracy")),
+        "has_score": bool(len(neighbourhood_score(trace))),
+        "findings": findings,
+        "outcomes": _outcomes(findings),
+        "alpha": placed(alpha) if alpha else None,
+        "traps": placed(traps) if traps else None,
+        "multiples": [(m, placed(m.chart)) for m in small_multiples(trace, PAGE)],
+        "spectra": _by_layer([(s, placed(s.chart)) for s in spectra(trace, PAGE)]),
+        "costs": costs,
+        "watching": sum(row.share for row in costs if row.part != "training"),
+        "events": trace.events,
+        "missing": tables.note_rows(trace, missing=True),
+        "qualified": tables.note_rows(trace, missing=False),
+        "config": list(tables.flattened(config)),
+        "data": list(tables.flattened(manifest.get("data") or {})),
+        "environment": list(tables.flattened(manifest.get("environment") or {})),
+        "differences": differences,
+        "layer_colours": _layer_colours(trace),
+        "light": css_variables(LIGHT),
+        "dark": css_variables(DARK),
+        "bundle": _bundle(),
+    }
+    return _template().render(**context, specs=specs)
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["arxiv"] = lambda word: re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?", word)
+    environment.filters["number"] = words.number
+    environment.filters["percent"] = words.percent
+    environment.filters["duration"] = words.duration
+    environment.filters["typeset"] = words.typeset
+    return environment.get_template("template.html")
+
+
+@functools.cache
+def _bundle() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script that can stand inside a page."""
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return script.replace("</script", "<\\/script")
+
+
+def _readable_time(stamp: str | None) -> str:
+    """Return an ISO 8601 time in UTC as people write it."""
+    return (stamp or "").replace("T", " ").replace("+00:00", " UTC")
+
+
+def _outcomes(findings: Sequence[tuple[Claim, Finding]]) -> str:
+    """Return how many claims came to what, in words."""
+    counts = dict.fromkeys(("holds", "fails", "inconclusive"), 0)
+    for _, finding in findings:
+        counts[finding.outcome] += 1
+    return ", ".join(
+        f"{count} {name if count == 1 else name.removesuffix('s')}"
+        for name, count in counts.items()
+        if count
+    )
+
+
+def _layer_colours(trace: Trace) -> dict[str, str]:
+    layers = charts.layers_of(trace)
+    return {layer: PAGE.layer(i, len(layers)) for i, layer in enumerate(layers)}
+
+
+def _by_layer(cells: Sequence[tuple[Spectrum, str]]) -> dict[str, list[tuple[Spectrum, str]]]:
+    rows: dict[str, list[tuple[Spectrum, str]]] = {}
+    for spectrum, key in cells:
+        rows.setdefault(spectrum.layer, []).append((spectrum, key))
+    return rows

@@ -1,0 +1,180 @@
+"""What a report tells in words and tables: verdicts, costs, missing readings, configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from grokscope.phases import RULES, agreement
+from grokscope.report import words
+from grokscope.report.disagreements import ALARM, stretches
+from grokscope.store.records import Verdict
+from grokscope.store.trace import Trace
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one rule says, and how far it can be trusted.
+
+    Attributes:
+        verdict: The newest one.
+        meaning: What the phase is, one sentence.
+        basis: What the rule looks at.
+        stance: ``agrees``, ``disagrees`` or ``cannot be compared``: with the observed verdict, on
+            whether the network has collapsed.
+        record: The same over the whole run, in words; empty for the observed rule.
+        alarms: Where it raised false alarms, in words; empty if nowhere.
+        missed: Where it missed a collapse, in words; empty if nowhere.
+    """
+
+    verdict: Verdict
+    meaning: str
+    basis: str
+    stance: str
+    record: str = ""
+    alarms: str = ""
+    missed: str = ""
+
+
+def opinions(trace: Trace) -> dict[str, Opinion]:
+    """Return the newest opinion of every rule that has one, the observed one first."""
+    found = {}
+    for rule in RULES:
+        verdict = trace.verdict(rule)
+        if verdict is not None:
+            found[rule] = _opinion(trace, verdict)
+    return found
+
+
+def _opinion(trace: Trace, verdict: Verdict) -> Opinion:
+    rule = verdict.rule
+    meaning, basis = words.PHASE_MEANINGS[verdict.phase], words.RULE_MEANINGS[rule]
+    observed = trace.verdict("observed")
+    if rule == "observed" or observed is None:
+        return Opinion(verdict, meaning, basis, "")
+    if "not-determined" in (verdict.phase, observed.phase):
+        stance = "cannot be compared"
+    elif (verdict.phase == ALARM) == (observed.phase == ALARM):
+        stance = "agrees"
+    else:
+        stance = "disagrees"
+    share = agreement(trace, rule)
+    record = "The two never both had an opinion, so nothing can be said of its reliability."
+    if np.isfinite(share):
+        record = (
+            f"Right about collapse at {words.percent(share)} of the observations after fitting."
+        )
+    wrong = {
+        kind: words.listing(
+            [words.steps(s.start, s.end) for s in stretches(trace, rule) if s.wrong == kind]
+        )
+        for kind in ("false alarm", "missed")
+    }
+    return Opinion(verdict, meaning, basis, stance, record, wrong["false alarm"], wrong["missed"])
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """What one part of the run took.
+
+    Attributes:
+        part: ``training``, ``recording`` or a probe.
+        seconds: Wall time in all.
+        share: Of the wall time of the run.
+        each: Seconds an observation; nan for training.
+    """
+
+    part: str
+    seconds: float
+    share: float
+    each: float
+
+
+def cost_rows(trace: Trace) -> list[CostRow]:
+    """Return the cost of training, then of all that watching took, the dearest first."""
+    totals: dict[str, float] = {}
+    steps: dict[str, set[int]] = {}
+    for cost in trace.costs:
+        totals[cost.part] = totals.get(cost.part, 0.0) + cost.seconds
+        steps.setdefault(cost.part, set()).add(cost.step)
+    whole = sum(totals.values())
+    if not whole > 0:
+        return []
+    rows = [
+        CostRow(
+            part,
+            seconds,
+            seconds / whole,
+            float("nan") if part == "training" else seconds / len(steps[part]),
+        )
+        for part, seconds in totals.items()
+    ]
+    return sorted(rows, key=lambda row: (row.part != "training", -row.seconds))
+
+
+@dataclass(frozen=True)
+class NoteRow:
+    """Readings of one measure with one remark.
+
+    Attributes:
+        measure: Its name.
+        subjects: What it was read on.
+        note: The remark; numbers in it are those of the last reading concerned.
+        count: Readings concerned.
+        total: Readings of these subjects in all.
+        first: Step of the first one concerned.
+        last: Step of the last one.
+    """
+
+    measure: str
+    subjects: tuple[str, ...]
+    note: str
+    count: int
+    total: int
+    first: int
+    last: int
+
+
+def note_rows(trace: Trace, *, missing: bool) -> list[NoteRow]:
+    """Group readings that are missing, or that are there with a remark.
+
+    Reasons that differ in their numbers only are one group.
+    """
+    groups: dict[tuple[str, str], list[tuple[int, str, str]]] = {}
+    for measure, subject in trace.keys():  # noqa: SIM118 (a trace is no mapping)
+        series = trace.series(measure, subject)
+        for step, value, note in zip(series.steps, series.values, series.notes, strict=True):
+            if np.isfinite(value) != missing and (missing or note):
+                kind = re.sub(r"\d+([.,]\d+)*(e-?\d+)?", "#", note)
+                groups.setdefault((measure, kind), []).append((int(step), subject, note))
+    rows = []
+    for (measure, _), seen in groups.items():
+        subjects = tuple(dict.fromkeys(subject for _, subject, _ in seen))
+        total = sum(len(trace.series(measure, subject)) for subject in subjects)
+        steps = [step for step, _, _ in seen]
+        latest = max(seen)[2] or "no reason was recorded"
+        rows.append(NoteRow(measure, subjects, latest, len(seen), total, min(steps), max(steps)))
+    return rows
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Yield nested settings as dotted names and readable values; empty texts are left out."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
+        elif value != "":
+            yield f"{prefix}{key}", _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, (list, tuple)):
+        return " ".join(_shown(item) for item in value) or "none"
+    if isinstance(value, (int, float)):
+        return words.number(value)
+    return str(value)

@@ -1,0 +1,1 @@
+"""The run directory: readings, the trace database, checkpoints, manifest and export."""

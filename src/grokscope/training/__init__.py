@@ -1,0 +1,1 @@
+"""Systems in training: their configuration, step functions, the loop, and resuming exactly."""

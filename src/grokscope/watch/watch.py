@@ -1,0 +1,273 @@
+"""Watch: look at a model in training, record what is seen, and judge it.
+
+The promise: training with a watch is bit-identical to training without one; no fault of the watch
+ever stops it; and the share of wall time that watching takes stays under its budget.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from torch import nn
+
+from grokscope.phases import judge
+from grokscope.probes import (
+    Golechha,
+    Logits,
+    Neighbourhood,
+    Norms,
+    Performance,
+    Probe,
+    ProbeData,
+    Spectral,
+    View,
+)
+from grokscope.probes.view import undisturbed, unwrapped
+from grokscope.store.records import ArrayReading, Cost, Event, Reading, Verdict
+from grokscope.store.run_directory import RunDirectory
+from grokscope.store.trace import Trace
+from grokscope.store.trace_database import TraceDatabase
+from grokscope.watch.budget import Budget
+from grokscope.watch.schedule import LogSchedule
+
+_log = logging.getLogger("grokscope")
+
+# A probe that fails this often in a row rests for the remainder of the run.
+_PATIENCE = 3
+
+
+def default_probes(data: ProbeData | None) -> list[Probe]:
+    """Return the probes that a watch with this data can run."""
+    everything: list[Probe] = [
+        Performance(),
+        Norms(),
+        Logits(),
+        Spectral(),
+        Golechha(),
+        Neighbourhood(),
+    ]
+    return [probe for probe in everything if data is not None or probe.needs <= {"weights"}]
+
+
+class Watch:
+    """Observes any PyTorch training loop.
+
+    ::
+
+        watch = Watch(model, data=ProbeData(inputs, labels), run="runs/mine")
+        for step in range(1, steps + 1):
+            ...  # your step
+            watch.step(step, loss=loss)
+        print(watch.verdict())
+
+    Attributes:
+        trace: Everything seen so far.
+        recording_error: Why recording stopped, None while it works.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        probes: Sequence[Probe] | None = None,
+        data: ProbeData | None = None,
+        run: str | Path | RunDirectory | None = None,
+        schedule: Callable[[int], bool] | None = None,
+        budget: float | None = 0.02,
+        seed: int = 0,
+        strict: bool = False,
+    ) -> None:
+        """Set up; the model is not touched.
+
+        Args:
+            model: The model, compiled or wrapped or not.
+            probes: What to look with; all that the data allows by default.
+            data: Points that probes may look at. Without it only weights are seen.
+            run: Folder of a new run to record into, or an open one; None keeps the trace in memory.
+            schedule: Whether to look at a step; about 30 looks per tenfold of steps by default.
+            budget: Largest share of wall time to spend; None for no limit.
+            seed: Root of the private random generators.
+            strict: Raise the errors of probes rather than contain them, for tests.
+
+        Raises:
+            ValueError: If a probe needs data that is not given.
+            InputError: If the folder holds something else.
+        """
+        self._model = unwrapped(model)
+        self._data = data
+        self._probes = list(default_probes(data) if probes is None else probes)
+        for probe in self._probes:
+            missing = probe.needs - _given(data)
+            if missing:
+                raise ValueError(
+                    f"probe {probe.name!r} needs {', '.join(sorted(missing))}; "
+                    "pass it to Watch(..., data=ProbeData(...)), or leave the probe out."
+                )
+        self._due = LogSchedule().due if schedule is None else schedule
+        self._budget = Budget(budget)
+        self._seed = seed
+        self._strict = strict
+        self._failures: dict[str, int] = {}
+        self._last_end = time.perf_counter()
+        self._recording_seconds = 0.0
+        self.recording_error: Exception | None = None
+        self.trace = Trace()
+        self._database: TraceDatabase | None = None
+        if isinstance(run, str | Path):
+            names = [probe.name for probe in self._probes]
+            config = {"probes": names, "budget": budget, "seed": seed}
+            run = RunDirectory.create(Path(run), experiment="watch", preset="", config=config)
+        self._run = run
+        if run is not None:
+            self._database = run.trace(readonly=False)
+            self.trace = self._database.load()
+
+    def step(self, step: int, **scalars: float) -> bool:
+        """Look at the model if the schedule says so; call this after every optimiser step.
+
+        Args:
+            step: Optimiser steps taken.
+            scalars: Readings of the loop's own, recorded under their names when it looks. Tensors
+                of one element are read only then.
+
+        Returns:
+            Whether it looked.
+        """
+        if not self._due(step):
+            return False
+        self.observe(step, **scalars)
+        return True
+
+    def observe(self, step: int, **scalars: float) -> None:
+        """Look at the model now, whatever the schedule says."""
+        begin = time.perf_counter()
+        costs = [Cost(step, "training", begin - self._last_end)]
+        costs.append(Cost(step, "recording", self._recording_seconds))
+        events: list[Event] = []
+        readings: list[Reading | ArrayReading] = []
+        verdicts: list[Verdict] = []
+        try:
+            readings += [Reading(step, name, "model", float(v)) for name, v in scalars.items()]
+            with undisturbed(self._model):
+                view = View(self._model, step, self._data, self._seed)
+                for probe in self._willing(step, events):
+                    readings += self._ask(probe, view, events, costs)
+            self.trace.add(readings, events=events)
+            verdicts = judge(self.trace) if readings else []
+            self.trace.add(verdicts=verdicts, costs=costs)
+        except Exception as error:
+            # What the trace in memory refuses must not reach the one on disk.
+            readings, verdicts = [], []
+            message = f"observation at step {step} failed: {type(error).__name__}: {error}"
+            events = [Event(step, "observation-failed", message)]
+            self._contain(error, message)
+        observed = time.perf_counter()
+        self._record(readings, verdicts, events, costs)
+        self._last_end = time.perf_counter()
+        self._recording_seconds = self._last_end - observed
+        probes = sum(cost.seconds for cost in costs[2:])
+        self._budget.spend(self._last_end - begin - probes)
+
+    def verdict(self, rule: str | None = None) -> Verdict | None:
+        """Return the newest verdict of a rule, None before the first look.
+
+        Args:
+            rule: ``"observed"``, ``"htsr"`` or ``"neighbourhood"``; by default the first of
+                observed, neighbourhood and htsr that is determined.
+        """
+        if rule is not None:
+            return self.trace.verdict(rule)
+        found = [self.trace.verdict(name) for name in ("observed", "neighbourhood", "htsr")]
+        known = [verdict for verdict in found if verdict is not None]
+        determined = [verdict for verdict in known if verdict.phase != "not-determined"]
+        return next(iter(determined or known), None)
+
+    @property
+    def cost(self) -> float:
+        """The share of wall time that watching took so far."""
+        return self._budget.share_spent()
+
+    def note(self, step: int, kind: str, message: str) -> None:
+        """Record an event of the loop's own."""
+        event = Event(step, kind, message)
+        self.trace.add(events=[event])
+        self._record([], [], [event], [])
+
+    def close(self) -> None:
+        """Finish the record; looking again afterwards is an error."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _willing(self, step: int, events: list[Event]) -> list[Probe]:
+        """Return the probes to ask: those that do not rest, as far as the budget reaches."""
+        awake = [p for p in self._probes if self._failures.get(p.name, 0) < _PATIENCE]
+        chosen = self._budget.affordable(awake)
+        skipped = [probe.name for probe in awake if probe not in chosen]
+        if skipped:
+            share = f"over the budget ({self.cost:.1%} of wall time spent)"
+            events.append(Event(step, "skipped", f"{', '.join(skipped)}: {share}"))
+        return chosen
+
+    def _ask(
+        self, probe: Probe, view: View, events: list[Event], costs: list[Cost]
+    ) -> list[Reading | ArrayReading]:
+        begin = time.perf_counter()
+        readings: list[Reading | ArrayReading] = []
+        try:
+            readings = list(probe.observe(view))
+            self._failures.pop(probe.name, None)
+        except Exception as error:
+            failures = self._failures[probe.name] = self._failures.get(probe.name, 0) + 1
+            rests = "; it rests from now on" if failures == _PATIENCE else ""
+            message = f"probe {probe.name} failed: {type(error).__name__}: {error}{rests}"
+            events.append(Event(view.step, "probe-failed", message))
+            self._contain(error, message)
+        seconds = time.perf_counter() - begin
+        self._budget.spend(seconds, probe)
+        costs.append(Cost(view.step, probe.name, seconds))
+        return readings
+
+    def _record(
+        self,
+        readings: Sequence[Reading | ArrayReading],
+        verdicts: Sequence[Verdict],
+        events: Sequence[Event],
+        costs: Sequence[Cost],
+    ) -> None:
+        if self._database is None or self.recording_error is not None:
+            return
+        try:
+            self._database.record(readings, verdicts, events, costs)
+        except Exception as error:
+            self.recording_error = error
+            self._contain(error, f"nothing more is recorded: {error}")
+
+    def _contain(self, error: Exception, message: str) -> None:
+        if self._strict:
+            raise error
+        _log.warning("%s", message)
+
+
+def _given(data: ProbeData | None) -> set[str]:
+    given = {"weights"}
+    if data is not None:
+        given |= {"train inputs", "train labels"}
+        if data.held_out is not None:
+            given.add("held-out data")
+    return given

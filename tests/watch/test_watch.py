@@ -1,0 +1,215 @@
+"""The promises of the watch: no trace left, no fault passed on, no more than its budget."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from grokscope.probes import Norms, ProbeData, View
+from grokscope.probes.probe import Cost, Need
+from grokscope.store.records import Reading
+from grokscope.watch import Watch, log_spaced
+
+
+class Net(nn.Module):
+    """Everything that a careless observer disturbs: dropout, batch norm, frozen parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(16, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 55)
+        )
+        self.head = nn.Linear(55, 4)
+        self.head.bias.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.body(x)))
+
+
+def fixed_data() -> ProbeData:
+    g = torch.Generator().manual_seed(1)
+    inputs, labels = torch.rand(40, 16, generator=g), torch.randint(0, 4, (40,), generator=g)
+    held_out = (torch.rand(30, 16, generator=g), torch.randint(0, 4, (30,), generator=g))
+    return ProbeData(inputs, labels, held_out, image_shape=(4, 4))
+
+
+def training(watched: bool, seen: list[Watch] | None = None) -> list[Tensor]:
+    torch.manual_seed(3)
+    np.random.seed(3)
+    random.seed(3)
+    net, data = Net(), fixed_data()
+    net.body[0].eval()  # a module that the user keeps in evaluation mode
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    watch = Watch(net, data=data, schedule=lambda step: step % 3 == 0, budget=None, strict=True)
+    if seen is not None:
+        seen.append(watch)
+    for step in range(1, 13):
+        batch = torch.randint(0, 40, (20,))
+        loss = nn.functional.cross_entropy(net(data.inputs[batch]), data.labels[batch])
+        loss.backward()
+        if watched:  # at the worst place: between backward and step
+            watch.step(step, loss=float(loss))
+        optimizer.step()
+        optimizer.zero_grad()
+    modes = torch.tensor([m.training for m in net.modules()])
+    hooks = torch.tensor([len(m._forward_pre_hooks) for m in net.modules()])
+    frozen = torch.tensor([p.requires_grad for p in net.parameters()])
+    drawn = torch.rand(5)
+    other = torch.tensor([np.random.rand(), random.random()])
+    grads = torch.tensor([p.grad is None for p in net.parameters()])
+    state = [v.clone() for v in net.state_dict().values()]
+    moments = [t for s in optimizer.state.values() for t in s.values()]
+    return [*state, *moments, modes, hooks, frozen, drawn, other, grads]
+
+
+def test_training_is_bit_identical_with_and_without_the_watch() -> None:
+    seen: list[Watch] = []
+    for with_watch, without in zip(training(True, seen), training(False), strict=True):
+        assert torch.equal(with_watch, without)
+    trace = seen[0].trace
+    assert trace.steps().tolist() == [3, 6, 9, 12]
+    assert len(trace.keys()) > 30  # and the watch did look
+    assert {v.rule for v in trace.verdicts} == {"observed", "htsr", "neighbourhood"}
+
+
+@dataclass(frozen=True)
+class Broken:
+    name: str = "broken"
+    needs: frozenset[Need] = frozenset({"weights"})
+    cost: Cost = "cheap"
+
+    def observe(self, view: View) -> Iterable[Reading]:
+        yield view.reading("half.done", "model", 1.0)
+        raise RuntimeError("the measure gave up")
+
+
+def test_a_failing_probe_is_recorded_rests_and_leaves_the_others_alone() -> None:
+    watch = Watch(Net(), probes=[Broken(), Norms()], schedule=lambda _: True, budget=None)
+    for step in range(6):
+        watch.step(step)
+    failures = [event for event in watch.trace.events if event.kind == "probe-failed"]
+    assert [event.step for event in failures] == [0, 1, 2]
+    assert "RuntimeError: the measure gave up" in failures[0].message
+    assert "rests from now on" in failures[2].message
+    assert "rests from now on" not in failures[1].message
+    assert len(watch.trace.series("weights.l2_norm")) == 6
+    assert len(watch.trace.series("half.done")) == 0
+    with pytest.raises(RuntimeError, match="the measure gave up"):
+        Watch(Net(), probes=[Broken()], schedule=lambda _: True, budget=None, strict=True).step(0)
+
+
+def test_a_model_that_breaks_does_not_bring_training_down() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, str]:
+            return self.layer(x), "a tuple"
+
+    watch = Watch(Odd(), data=fixed_data(), schedule=lambda _: True, budget=None)
+    watch.step(0)
+    messages = [event.message for event in watch.trace.events]
+    assert any("the model returned tuple; probes expect logits" in m for m in messages)
+    assert len(watch.trace.series("weights.l2_norm")) == 1
+    verdict = watch.verdict()
+    assert verdict is not None
+    assert verdict.phase == "not-determined"
+
+
+def test_missing_data_is_said_at_once() -> None:
+    from grokscope.probes import Neighbourhood
+
+    with pytest.raises(ValueError, match="'neighbourhood' needs train inputs, train labels"):
+        Watch(Net(), probes=[Neighbourhood()])
+
+
+@dataclass(frozen=True)
+class Sleeper:
+    seconds: float
+    name: str
+    cost: Cost
+    needs: frozenset[Need] = frozenset({"weights"})
+
+    def observe(self, view: View) -> Iterable[Reading]:
+        time.sleep(self.seconds)
+        yield view.reading(f"{self.name}.value", "model", 1.0)
+
+
+def test_the_default_budget_is_kept_by_giving_up_the_dear_probes_first() -> None:
+    probes = [Sleeper(0.02, "dear", "heavy"), Sleeper(0.0002, "light", "cheap")]
+    watch = Watch(Net(), probes=probes, schedule=lambda _: True)
+    begin = time.perf_counter()
+    step = 0
+    while time.perf_counter() - begin < 4.0:
+        time.sleep(0.01)
+        step += 1
+        watch.step(step)
+    assert watch.cost <= 0.02 * 1.2
+    dear, light = watch.trace.series("dear.value"), watch.trace.series("light.value")
+    assert 1 <= len(dear) <= 4
+    assert len(light) > 10 * len(dear)
+    skipped = [event for event in watch.trace.events if event.kind == "skipped"]
+    assert skipped
+    assert "dear" in skipped[0].message
+    assert "over the budget" in skipped[0].message
+
+
+def test_default_schedule_is_log_spaced() -> None:
+    watch = Watch(Net(), probes=[Norms()], budget=None)
+    looked = [step for step in range(10_001) if watch.step(step)]
+    assert looked[:4] == [0, 1, 2, 3]
+    assert looked[-1] > 9000
+    late = [b / a for a, b in itertools.pairwise(looked) if a > 100]
+    assert max(late) < 1.1
+    assert min(late) > 1.06
+
+
+@pytest.mark.parametrize(("steps", "count"), [(1, 2), (10, 50), (1000, 40), (125_000, 160)])
+def test_log_spaced_covers_the_run(steps: int, count: int) -> None:
+    seen = log_spaced(steps, count)
+    assert seen[0] == 0
+    assert seen[-1] == steps
+    assert seen == sorted(set(seen))
+    assert len(seen) <= count
+
+
+def test_log_spaced_refuses_nonsense() -> None:
+    with pytest.raises(ValueError, match="steps >= 1 and observations >= 2, got 0, 5"):
+        log_spaced(0, 5)
+
+
+def test_compiled_and_wrapped_models_are_seen_under_their_own_names() -> None:
+    net = Net()
+    wrapped = nn.DataParallel(net)
+    watch = Watch(wrapped, probes=[Norms()], schedule=lambda _: True, budget=None, strict=True)
+    watch.step(0)
+    subjects = watch.trace.subjects("weights.l2_norm")
+    assert subjects == ["model", "body.0", "body.4", "head"]
+    compiled = torch.compile(net)
+    watch = Watch(compiled, probes=[Norms()], schedule=lambda _: True, budget=None, strict=True)
+    watch.step(0)
+    assert watch.trace.subjects("weights.l2_norm") == subjects
+
+
+def test_the_same_seed_sees_the_same() -> None:
+    torch.manual_seed(0)
+    net, data = Net(), fixed_data()
+    first = Watch(net, data=data, schedule=lambda _: True, budget=None, strict=True)
+    first.step(5)
+    second = Watch(net, data=data, schedule=lambda _: True, budget=None, strict=True)
+    torch.rand(17)
+    second.step(2)  # another observation first shifts nothing
+    second.step(5)
+    for measure, subject in first.trace.keys():  # noqa: SIM118
+        a = first.trace.series(measure, subject).at(5)
+        b = second.trace.series(measure, subject).at(5)
+        assert a == b or (np.isnan(a) and np.isnan(b)), (measure, subject)
