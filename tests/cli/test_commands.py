@@ -138,8 +138,8 @@ def test_plot(
 def test_list(grokscope: Command, finished_run: Path) -> None:
     presets = json.loads(grokscope("list", "experiments", "--json").out)
     assert {row["preset"] for row in presets} == {
-        "digits", "digits-decay", "mnist-quick", "mnist-quick-decay", "mnist", "mnist-decay",
-        "omnigrok", "golechha", "golechha-growing-norm",
+        "digits", "digits-decay", "digits-permuted", "mnist-quick", "mnist-quick-decay", "mnist",
+        "mnist-decay", "omnigrok", "golechha", "golechha-growing-norm",
     }  # fmt: skip
     measures = json.loads(grokscope("list", "measures", "--json").out)
     assert {"fit_power_law", "mixture_consistency"} <= {row["measure"] for row in measures}

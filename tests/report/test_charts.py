@@ -162,6 +162,19 @@ def test_names_are_moved_apart_no_more_than_needed():
     assert apart([], 100) == []
 
 
+def test_long_names_are_cut_to_what_tells_them_apart():
+    assert charts.short_names(["h.0.attn.out", "h.11.attn.out"]) == ["0", "11"]
+    assert charts.short_names(["h.0.attn", "h.0.mlp.fc", "h.1.attn"]) == [
+        "0.attn",
+        "0.mlp.fc",
+        "1.attn",
+    ]
+    assert charts.short_names(["a.b", "a.b.c"]) == ["a.b", "a.b.c"]
+    assert charts.short_names(["fc1", "fc2"]) == ["fc1", "fc2"]
+    assert charts.short_names(["block.fc1"]) == ["block.fc1"]
+    assert charts.short_names([]) == []
+
+
 def test_scales_place_values():
     assert ValueScale(0, 10).share(2.5) == 0.25
     assert ValueScale(1, 100, "log").share(10) == pytest.approx(0.5)

@@ -7,6 +7,7 @@ import sys
 import pytest
 from synthetic_run import MANIFEST, build_trace
 
+from grokscope.errors import InputError
 from grokscope.experiments.experiment import Claim, Finding
 from grokscope.report import build_page, write_report
 from grokscope.store.records import ArrayReading, Event, Reading, Verdict
@@ -86,7 +87,7 @@ def test_verdict_evidence_and_misses_are_told(full):
     assert "anti-grokking since step 8,000. Generalisation came and is being lost" in text
     assert "Evidence: test accuracy 60.0 %, down from 90.0 % at step 3,000" in text
     assert "Missed the collapse : steps 8,000 to 20,000" in text
-    assert "disagrees with the observed one" in text
+    assert "disagrees with the observed verdict" in text
     assert "False alarm" not in text
     assert "20,000 steps" in text
 
@@ -98,7 +99,7 @@ def test_false_alarms_are_told():
         trace.add([Reading(step, "loss", "train", 1.0)], verdicts=verdicts)
     text = Elements(build_page(trace, MANIFEST)).text
     assert "False alarm : at step 1" in text
-    assert "disagrees with the observed one" in text
+    assert "disagrees with the observed verdict" in text
     assert "Right about collapse at 50.0 % of the observations" in text
 
 
@@ -161,7 +162,7 @@ def test_the_state_of_the_run_is_told(status, sentence):
 
 
 def test_a_run_without_test_data_says_so():
-    text = Elements(build_page(build_trace(test_data=False), MANIFEST)).text
+    text = Elements(build_page(build_trace(test_data=False, spectral=False), MANIFEST)).text
     assert "not-determined" in text
     assert "needs train accuracy and test accuracy; neither may be missing" in text
     assert "cannot be compared" in text
@@ -186,8 +187,10 @@ def test_a_run_is_written_from_its_folder(tmp_path):
     run = RunDirectory.create(
         tmp_path / "run", experiment="anti-grokking", preset="digits", config={"steps": 20000}
     )
-    trace = build_trace(steps=(0, 100))
+    trace = build_trace(steps=(0, 100), layers=("fc1",))
     with run.trace(readonly=False) as database:
+        with pytest.raises(InputError, match="holds no observation yet"):
+            write_report(run)
         for step in (0, 100):
             database.record(
                 [

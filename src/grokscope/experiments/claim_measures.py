@@ -12,7 +12,7 @@ import numpy as np
 
 from grokscope.experiments.experiment import Finding, Outcome
 from grokscope.experiments.readings import around, first_lasting, rank_correlation, trend
-from grokscope.phases import Milestones
+from grokscope.phases import Milestones, lasting_alarm
 from grokscope.phases.rules import (
     THRESHOLDS,
     has_traps,
@@ -164,14 +164,13 @@ def alarm_iff_collapse(rule: str) -> Measure:
     """Measure whether a rule alarms where test accuracy collapses, and only there."""
 
     def finding(trace: Trace, at: Milestones) -> Finding:
-        if at.peak is None:
-            return _NO_PEAK
-        alarms = [v for v in trace.verdicts if v.rule == rule and v.phase == "anti-grokking"]
-        lasting = len(alarms) >= THRESHOLDS.evaluations
-        said = f"alarm from step {alarms[0].step:,}" if lasting else "no lasting alarm"
+        alarm = lasting_alarm(trace.verdicts, rule)
+        if at.peak is None and alarm is None:
+            return Finding("inconclusive", "no alarm, and the network never generalised", {})
+        said = "no lasting alarm" if alarm is None else f"alarm from step {alarm:,}"
         seen = "no collapse" if at.collapsed is None else f"collapse from step {at.collapsed:,}"
-        values = {"alarms": float(len(alarms))}
-        return _decide(lasting == (at.collapsed is not None), f"{said}; {seen}", **values)
+        values = {} if alarm is None else {"alarm": float(alarm)}
+        return _decide((alarm is None) == (at.collapsed is None), f"{said}; {seen}", **values)
 
     return finding
 

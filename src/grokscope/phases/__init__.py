@@ -2,7 +2,7 @@
 
 from grokscope.phases.milestones import Milestones, find_milestones
 from grokscope.phases.rules import PHASES, RULES, THRESHOLDS, Thresholds, judge
-from grokscope.phases.spans import Span, agreement, phase_spans
+from grokscope.phases.spans import Span, agreement, lasting_alarm, phase_spans
 
 __all__ = [
     "PHASES",
@@ -14,5 +14,6 @@ __all__ = [
     "agreement",
     "find_milestones",
     "judge",
+    "lasting_alarm",
     "phase_spans",
 ]

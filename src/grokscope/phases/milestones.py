@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grokscope.phases.rules import THRESHOLDS, Thresholds, running_median
+from grokscope.phases.rules import THRESHOLDS, Thresholds
 from grokscope.store.trace import Trace
 
 
@@ -21,7 +21,7 @@ class Milestones:
             gap between its lowest level and 1: the right edge of pre-grokking.
         grokked: First observation at which test accuracy had come 95 % of the way from its lowest
             level to its maximum.
-        peak: Observation of the maximum of test accuracy (running median).
+        peak: Observation of the maximum of test accuracy (median of five around it).
         collapsed: First observation after the peak from which test accuracy stayed below its
             maximum by ``observed_fall`` or more until the end.
         end: The last observation.
@@ -44,6 +44,18 @@ class Milestones:
             "collapsed": self.end if self.collapsed is not None else None,
         }
         return {name: step for name, step in named.items() if step is not None}
+
+
+def _centred_median(values: np.ndarray, window: int) -> np.ndarray:
+    """Return the median of each value and its neighbours, ``window`` at most, shape (n,).
+
+    The rules look back from a moment that has no future yet; looking back on a whole run, a median
+    centred on the moment does not lag behind it.
+    """
+    reach = window // 2
+    return np.array(
+        [np.median(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))]
+    )
 
 
 def find_milestones(trace: Trace, limits: Thresholds = THRESHOLDS) -> Milestones:
@@ -73,7 +85,7 @@ def find_milestones(trace: Trace, limits: Thresholds = THRESHOLDS) -> Milestones
     later = test.steps >= fitted[0] if len(fitted) else np.zeros(len(test), bool)
     if memorised is not None and later.any():
         after = test.steps[later]
-        smooth = running_median(test.values[later], limits.evaluations)
+        smooth = _centred_median(test.values[later], limits.evaluations)
         top, low = smooth.max(), smooth.min()
         if top - low >= limits.generalised_gap * (1 - low):
             peak = int(after[np.argmax(smooth)])

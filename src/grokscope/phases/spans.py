@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from grokscope.phases.rules import THRESHOLDS
+from grokscope.store.records import Verdict
 from grokscope.store.trace import Trace
 
 
@@ -52,3 +55,17 @@ def agreement(trace: Trace, rule: str, truth: str = "observed") -> float:
         return float("nan")
     same = sum((said[s] == "anti-grokking") == (true[s] == "anti-grokking") for s in both)
     return same / len(both)
+
+
+def lasting_alarm(verdicts: Iterable[Verdict], rule: str) -> int | None:
+    """Return where the first lasting alarm of ``rule`` begins, None if there is none.
+
+    An alarm is the phase ``anti-grokking``; it lasts if it is said at five observations in a row,
+    or from some observation on up to the last one.
+    """
+    row: list[int] = []
+    for verdict in (v for v in verdicts if v.rule == rule):
+        row = [*row, verdict.step] if verdict.phase == "anti-grokking" else []
+        if len(row) == THRESHOLDS.evaluations:
+            break
+    return row[0] if row else None

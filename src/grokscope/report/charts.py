@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import altair as alt
 
@@ -57,10 +58,23 @@ def layer_lines(trace: Trace, measure: str, palette: Palette) -> list[Line]:
     layers = layers_of(trace)
     read = set(trace.subjects(measure))
     return [
-        Line(layer, trace.series(measure, layer), palette.layer(i, len(layers)))
-        for i, layer in enumerate(layers)
+        Line(layer, trace.series(measure, layer), palette.layer(i, len(layers)), label=label)
+        for i, (layer, label) in enumerate(zip(layers, short_names(layers), strict=True))
         if layer in read
     ]
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return dotted names without the parts at their beginning and end that all share."""
+    parts = [name.split(".") for name in names]
+    least = min((len(part) for part in parts), default=0)
+
+    def alike(index: int) -> bool:
+        return len(names) > 1 and len({part[index] for part in parts}) == 1
+
+    start = next((i for i in range(least) if not alike(i)), 0)
+    end = next((i for i in range(least - start) if not alike(-1 - i)), 0)
+    return [".".join(part[start : len(part) - end]) for part in parts]
 
 
 def main_chart(
@@ -117,14 +131,16 @@ def _strip(
         }
         for stretch in stretches(trace, rule)
     ]
-    base = alt.Chart(data_of(rows)).encode(x=x, x2="end:Q")
+    start, end = "scale('x', datum.step)", "scale('x', datum.end)"
+    # A phase that began with the last observation has no length yet, and shows nevertheless.
+    wide = alt.value(alt.ExprRef(f"max({end}, {start} + 3)"))
+    base = alt.Chart(data_of(rows)).encode(x=x, x2=wide)
     tooltip = [
         alt.Tooltip("rule:N"),
         alt.Tooltip("phase:N"),
         alt.Tooltip("step:Q", title="from", format=","),
         alt.Tooltip("end:Q", title="to", format=","),
     ]
-    start, end = "scale('x', datum.step)", "scale('x', datum.end)"
     fits = f"{end} - {start} > 5.8 * length({{0}}) + 6 ? {{0}} : {{1}}"
     brief = fits.format("datum.brief", "''")
     words = alt.Chart(data_of(rows)).mark_text(
@@ -161,14 +177,16 @@ def alpha_chart(
     """
     judged = set(judged_layers(trace))
     lines = [
-        line if line.name in judged else Line(line.name, line.series, line.colour, (3, 3), 1.0)
+        line if line.name in judged else replace(line, dash=(3, 3), width=1.0)
         for line in layer_lines(trace, "htsr.alpha", palette)
     ]
     if not any(len(line.series.finite()) for line in lines):
         return None
     low, high = THRESHOLDS.alpha_overfit, THRESHOLDS.alpha_random
     scale = fitting_scale([line.series for line in lines], "log", in_view=(1.0, low, high))
-    scale = ValueScale(1.0, scale.high, "log", (1, 2, 4, 6, 10, 20, 40), ",~g")
+    # No exponent of this estimator is below 1; should one be, its own scale shows it.
+    bottom = 1.0 if all((line.series.finite().values >= 1).all() for line in lines) else scale.low
+    scale = replace(scale, low=bottom, marks=(1, 2, 4, 6, 10, 20, 40), numbers=",~g")
     x = step_channel(trace, short=False)
     limits = _limits(scale, height, palette, (low, high))
     layers = [bands(trace, palette, x), *limits, *line_layers(lines, x, scale, height)]
@@ -198,7 +216,7 @@ def traps_chart(
     x = step_channel(trace, short=False)
     colours = alt.Scale(domain=[ln.name for ln in lines], range=[ln.colour for ln in lines])
     y = alt.Y("low:Q", title=None, scale=scale.channel(), axis=scale.axis(height))
-    area = alt.Chart(data_of(rows)).mark_area(opacity=0.22)
+    area = alt.Chart(data_of(rows)).mark_area(opacity=0.22 / max(1.0, len(lines) / 3))
     layers = [
         bands(trace, palette, x),
         *_limits(scale, height, palette, (THRESHOLDS.trap_count,)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from grokscope.report.charts import layers_of
+from grokscope.report.charts import layer_lines
 from grokscope.report.panel import Line, Width, bands, dressed, line_layers, step_channel
 from grokscope.report.theme import Palette
 from grokscope.report.value_scale import Kind, fitting_scale
@@ -179,13 +179,12 @@ def _lines(trace: Trace, panel: _Panel, palette: Palette) -> list[Line]:
             if len(trace.series(measure, "train"))
         ]
     (measure,) = panel.measures
-    layers = layers_of(trace)
-    colours = {layer: palette.layer(i, len(layers)) for i, layer in enumerate(layers)}
-    colours |= {"train": palette.muted, "test": palette.ink, "model": palette.ink}
-    return [
-        Line(subject, trace.series(measure, subject), colours.get(subject, palette.muted))
-        for subject in trace.subjects(measure)
-    ]
+    lines = {line.name: line for line in layer_lines(trace, measure, palette)}
+    for subject in trace.subjects(measure):
+        if subject not in lines:
+            colour = palette.ink if subject in ("test", "model") else palette.muted
+            lines[subject] = Line(subject, trace.series(measure, subject), colour)
+    return list(lines.values())
 
 
 def _chart(

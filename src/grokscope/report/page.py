@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import vl_convert
 
+from grokscope.errors import InputError
 from grokscope.experiments import EXPERIMENTS, Claim, Finding
 from grokscope.phases import THRESHOLDS
 from grokscope.phases.rules import neighbourhood_score
@@ -46,6 +47,8 @@ def write_report(run: RunDirectory) -> Path:
     """
     with run.trace(readonly=True) as database:
         trace = database.load()
+    if not len(trace.steps()):
+        raise InputError(f"{run.path} holds no observation yet; there is nothing to report.")
     manifest = dict(run.manifest)
     if manifest["status"] == "running" and not run.is_live():
         manifest["status"] = "stopped"
@@ -102,6 +105,7 @@ def build_page(
         "experiment": manifest["experiment"],
         "preset": manifest["preset"],
         "started": _readable_time(manifest.get("started")),
+        "state": manifest["status"],
         "status": _STATUS.get(manifest["status"], ""),
         "message": manifest.get("message", ""),
         "reached": int(trace.steps()[-1]),

@@ -25,15 +25,13 @@ Width = int | Literal["container"]
 
 LABELS = 88  # pixels at the right of a large chart that the names of lines take
 _NUMBERS = 36  # pixels at the left that the labels of the value axis take
-# Written out, since what Vega-Lite makes of a text field breaks when the nearest point is sought:
-# there the row lies one level deeper.
-_ROW = "(datum.datum || datum)"
-_TOOLTIP = (
-    f"{{'': {_ROW}.name, 'step': format({_ROW}.step, ','), 'value': format({_ROW}.value, ',.4~g')}}"
-)
 _LINE_SPACING = 12  # pixels that two names need between them
 _DIGITS = 6  # significant ones kept of a value: more than any screen shows
 _MOST_LABELS = 6  # with more lines than this, only the first and the last are named
+# Written out, since what Vega-Lite makes of a text field breaks when the nearest point is sought:
+# there the row lies one level deeper.
+_ROW = "(datum.datum || datum)"
+_TOOLTIP = "{'title': ROW.name, 'step': format(ROW.step, ','), 'value': format(ROW.value, ',.4~g')}"
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,12 @@ class Line:
     """One series as it is drawn.
 
     Attributes:
-        name: Its label.
+        name: What it is, unlike that of any other line.
         series: The values; missing ones leave a gap.
         colour: Of line and label.
         dash: Lengths of strokes and gaps; empty for a solid line.
         width: Of the line, in pixels.
+        label: Stands beside its end; ``name`` if empty.
     """
 
     name: str
@@ -53,6 +52,7 @@ class Line:
     colour: str
     dash: tuple[int, ...] = ()
     width: float = 1.5
+    label: str = ""
 
 
 def rounded(value: float) -> float | None:
@@ -184,7 +184,7 @@ def line_layers(
             strokeWidth=alt.StrokeWidth(**by_name([ln.width for ln in lines])),
         ),
         base.mark_point(filled=True, size=16, opacity=1).transform_filter("datum.alone"),
-        base.mark_point(filled=True, size=40, tooltip=alt.ExprRef(_TOOLTIP))
+        base.mark_point(filled=True, size=40, tooltip=alt.ExprRef(_TOOLTIP.replace("ROW", _ROW)))
         .encode(opacity=alt.condition(pointed, alt.value(1), alt.value(0)))
         .add_params(pointed)
         .transform_filter("isValid(datum.value)"),
@@ -200,15 +200,19 @@ def _end_labels(
     for line in lines:
         shown = [float(value) for value in line.series.values if scale.shows(value)]
         if shown:
-            ends.append((height * (1 - scale.share(shown[-1])), line.name))
+            at = height * (1 - scale.share(shown[-1]))
+            ends.append((at, line.name, line.label or line.name))
     if len(ends) > _MOST_LABELS:
         ends = [ends[0], ends[-1]]
     ends.sort()
-    places = apart([place for place, _ in ends], height)
-    rows = [{"name": name, "at": at} for at, (_, name) in zip(places, ends, strict=True)]
+    places = apart([place for place, _, _ in ends], height)
+    rows = [
+        {"name": name, "label": label, "at": at}
+        for at, (_, name, label) in zip(places, ends, strict=True)
+    ]
     chart = alt.Chart(data_of(rows)).mark_text(align="left", dx=7, limit=labels - 7)
-    at = alt.Y("at:Q", scale=None, axis=None)
-    named: alt.Chart = chart.encode(x=alt.value("width"), y=at, text="name:N", color=colour)
+    y = alt.Y("at:Q", scale=None, axis=None)
+    named: alt.Chart = chart.encode(x=alt.value("width"), y=y, text="label:N", color=colour)
     return named
 
 

@@ -24,8 +24,8 @@ class Opinion:
         verdict: The newest one.
         meaning: What the phase is, one sentence.
         basis: What the rule looks at.
-        stance: ``agrees``, ``disagrees`` or ``cannot be compared``: with the observed verdict, on
-            whether the network has collapsed.
+        stance: How it stands to the observed verdict, in words; empty for the observed rule.
+        differs: Whether the two differ on whether the network has collapsed.
         record: The same over the whole run, in words; empty for the observed rule.
         alarms: Where it raised false alarms, in words; empty if nowhere.
         missed: Where it missed a collapse, in words; empty if nowhere.
@@ -34,7 +34,8 @@ class Opinion:
     verdict: Verdict
     meaning: str
     basis: str
-    stance: str
+    stance: str = ""
+    differs: bool = False
     record: str = ""
     alarms: str = ""
     missed: str = ""
@@ -55,13 +56,16 @@ def _opinion(trace: Trace, verdict: Verdict) -> Opinion:
     meaning, basis = words.PHASE_MEANINGS[verdict.phase], words.RULE_MEANINGS[rule]
     observed = trace.verdict("observed")
     if rule == "observed" or observed is None:
-        return Opinion(verdict, meaning, basis, "")
+        return Opinion(verdict, meaning, basis)
+    differs = False
     if "not-determined" in (verdict.phase, observed.phase):
-        stance = "cannot be compared"
-    elif (verdict.phase == ALARM) == (observed.phase == ALARM):
-        stance = "agrees"
+        stance = "cannot be compared with the observed verdict"
+    elif verdict.phase == observed.phase:
+        stance = "agrees with the observed verdict"
+    elif ALARM not in (verdict.phase, observed.phase):
+        stance = "agrees that nothing has collapsed"
     else:
-        stance = "disagrees"
+        stance, differs = "disagrees with the observed verdict", True
     share = agreement(trace, rule)
     record = "The two never both had an opinion, so nothing can be said of its reliability."
     if np.isfinite(share):
@@ -74,7 +78,8 @@ def _opinion(trace: Trace, verdict: Verdict) -> Opinion:
         )
         for kind in ("false alarm", "missed")
     }
-    return Opinion(verdict, meaning, basis, stance, record, wrong["false alarm"], wrong["missed"])
+    alarms, missed = wrong["false alarm"], wrong["missed"]
+    return Opinion(verdict, meaning, basis, stance, differs, record, alarms, missed)
 
 
 @dataclass(frozen=True)

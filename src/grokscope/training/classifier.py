@@ -65,17 +65,22 @@ class Classifier:
         self.step = 0
         dtype = torch.float64 if config.dtype == "float64" else torch.float32
         split = load_split(config, data_dir)
-        train, test = split.train, split.test
+        train, test, note = split.train, split.test, split.note
+        labels = train.labels
+        if config.permuted_labels:
+            generator = torch.Generator().manual_seed(derive_seed(config.seed, "permuted labels"))
+            labels = labels[torch.randperm(len(labels), generator=generator)]
+            note += " Training labels are permuted."
         kept = slice(config.n_test)
         inputs = train.inputs.to(device, dtype)
         self.data = ProbeData(
             inputs=inputs,
-            labels=train.labels.to(device),
+            labels=labels.to(device),
             held_out=(test.inputs[kept].to(device, dtype), test.labels[kept].to(device)),
             image_shape=train.image_shape,
             loss=mean_squared_error if config.loss == "mse" else cross_entropy,
         )
-        self.provenance = {"digest": train.digest, "split": split.note}
+        self.provenance = {"digest": train.digest, "split": note}
         widths = (inputs.shape[1], *config.hidden, train.classes)
         self.model = mlp(
             widths,

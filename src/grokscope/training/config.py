@@ -25,6 +25,9 @@ class ClassifierConfig(BaseModel):
     subset: Literal["stratified", "first"] = Field(
         "stratified", description="How training points are chosen: equally many a class, or first."
     )
+    permuted_labels: bool = Field(
+        False, description="Control: permute the training labels, so that nothing can be learnt."
+    )
     hidden: tuple[PositiveInt, ...] = Field(description="Widths of the hidden layers.")
     init_scale: Annotated[float, Field(gt=0)] = Field(
         1.0, description="Every parameter of the default initialisation is multiplied by this."

@@ -1,0 +1,124 @@
+"""What probes see, and that the shared work is shared."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from grokscope.measures.activation_sparsity import activation_sparsity
+from grokscope.models.mlp import mlp
+from grokscope.probes import Golechha, Neighbourhood, Performance, ProbeData, Spectral, View
+from grokscope.probes.view import undisturbed, weight_matrices
+from grokscope.store.records import ArrayReading, Reading
+
+
+def small() -> tuple[nn.Module, ProbeData]:
+    g = torch.Generator().manual_seed(0)
+    data = ProbeData(
+        torch.rand(30, 16, generator=g, dtype=torch.float64),
+        torch.randint(0, 3, (30,), generator=g),
+        (torch.rand(9, 16, generator=g, dtype=torch.float64), torch.zeros(9, dtype=torch.int64)),
+        image_shape=(4, 4),
+    )
+    return mlp([16, 14, 12, 3], seed=1, init_scale=2.0, dtype=torch.float64), data
+
+
+def values(probe: object, view: View) -> dict[tuple[str, str], float]:
+    return {
+        (r.measure, r.subject): r.value
+        for r in probe.observe(view)  # type: ignore[attr-defined]
+        if isinstance(r, Reading)
+    }
+
+
+def test_one_forward_pass_serves_all_probes() -> None:
+    model, data = small()
+    calls: list[int] = []
+    model.register_forward_hook(lambda _module, inputs, _output: calls.append(len(inputs[0])))
+    with undisturbed(model):
+        view = View(model, 0, data, seed=0)
+        first, second = view.train, view.train
+        list(Performance().observe(view))
+    assert first is second
+    assert calls == [30, 9]
+
+
+def test_activations_are_those_that_enter_the_next_layer() -> None:
+    model, data = small()
+    with undisturbed(model):
+        view = View(model, 0, data, seed=0)
+        hidden = torch.relu(model.fc1(data.inputs))
+        assert torch.equal(view.train.activations["fc1"], hidden)
+        assert list(view.train.activations) == ["fc1", "fc2"]
+        seen = values(Golechha(threshold=0.2), view)
+        expected = activation_sparsity(hidden, threshold=0.2).value
+    assert seen["golechha.activation_sparsity", "fc1"] == expected
+
+
+def test_other_weights_are_used_without_touching_the_model() -> None:
+    model, data = small()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with undisturbed(model):
+        view = View(model, 0, data, seed=0)
+        zeroed = {name: torch.zeros_like(weight) for name, weight in view.weights.items()}
+        assert torch.equal(view.logits_with(zeroed), model.fc3.bias.expand(30, 3))
+        assert torch.equal(view.logits_with(view.weights), view.train.logits)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])
+
+
+def test_matrices_are_named_by_their_layers_and_shared_ones_appear_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(7, 5)
+            self.head = nn.Linear(5, 7)
+            self.head.weight = self.embed.weight
+            self.free = nn.Parameter(torch.rand(4, 3))
+            self.conv = nn.Conv1d(2, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.embed(x))
+
+    assert list(weight_matrices(Tied())) == ["free", "embed"]
+
+
+def test_generators_are_private_and_depend_on_name_and_step() -> None:
+    model, data = small()
+
+    def draw(step: int, *names: str) -> float:
+        return float(torch.rand((), generator=View(model, step, data, seed=3).generator(*names)))
+
+    assert draw(1, "a") == draw(1, "a")
+    assert len({draw(1, "a"), draw(2, "a"), draw(1, "b"), draw(1, "a", "b")}) == 4
+
+
+def test_spectral_probe_reads_every_layer_and_keeps_its_spectra() -> None:
+    model, data = small()
+    with undisturbed(model):
+        view = View(model, 5, data, seed=0)
+        readings = list(Spectral(shuffles=3, null_draws=20).observe(view))
+    arrays = [r for r in readings if isinstance(r, ArrayReading)]
+    shapes = {(r.measure, r.subject): r.values.shape for r in arrays}
+    assert shapes["spectrum.eigenvalues", "fc1"] == (14,)
+    assert shapes["spectrum.shuffled_eigenvalues", "fc2"] == (3, 12)
+    seen = {(r.measure, r.subject): r for r in readings if isinstance(r, Reading)}
+    norm = torch.linalg.matrix_norm(model.fc2.weight.detach(), 2)
+    assert seen["spectrum.spectral_norm", "fc2"].value == pytest.approx(float(norm), rel=1e-12)
+    assert seen["spectrum.size", "fc3"].value == 3
+    # Three eigenvalues have no tail to fit: missing, with the reason.
+    assert seen["htsr.alpha", "fc3"].value != seen["htsr.alpha", "fc3"].value
+    assert seen["htsr.alpha", "fc3"].note
+
+
+def test_neighbourhood_of_a_network_that_ignores_its_input_is_its_accuracy() -> None:
+    model, data = small()
+    with torch.no_grad():
+        model.fc3.weight.zero_()
+    with undisturbed(model):
+        view = View(model, 0, data, seed=0)
+        seen = values(Neighbourhood(sigmas=(0.1,)), view)
+        accuracy = values(Performance(), view)["accuracy", "train"]
+    assert len(seen) == 3
+    assert all(value == pytest.approx(accuracy) for value in seen.values())
