@@ -93,7 +93,7 @@ FALLING = {1: 0.1, 8000: 0.5, 25_000: 0.99, 40_000: 0.7}
             {("traps.count", "fc1"): {1: 3.0}, ("traps.ratio", "fc1"): {1: 2.0}},
             "fails",
         ),
-        ("blind-norm", {("weights.l2_norm", "model"): {1: 93.0, 28_000: 200.0, 90_000: 9.0}}, "fails"),
+        ("blind-norm", {("weights.l2_norm", "model"): {1: 93, 28_000: 200, 90_000: 9}}, "fails"),
         ("htsr-specific", {TEST: STAYS}, "fails"),
         ("htsr-specific", {("traps.count", la): {1: 0.0} for la in LAYERS}, "fails"),
         ("neighbourhood-specific", {TEST: STAYS}, "fails"),

@@ -9,13 +9,17 @@ from grokscope.store.trace import Series, Trace
 
 
 def around(trace: Trace, measure: str, subject: str, step: int) -> float:
-    """Return the median of the last five finite readings up to ``step``; nan without any.
+    """Return the median of the five finite readings around ``step``; nan without any.
 
     Single observations jump, in the collapse above all; the figures of papers are means over runs.
+    At either end of the run there are only three.
     """
     series = trace.series(measure, subject).finite()
-    values = series.values[series.steps <= step][-THRESHOLDS.evaluations :]
-    return float(np.median(values)) if len(values) else float("nan")
+    if not len(series):
+        return float("nan")
+    nearest = int(np.argmin(np.abs(series.steps - step)))
+    reach = THRESHOLDS.evaluations // 2
+    return float(np.median(series.values[max(0, nearest - reach) : nearest + reach + 1]))
 
 
 def first_lasting(series: Series, condition: np.ndarray) -> int | None:
