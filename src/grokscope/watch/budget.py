@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from grokscope.probes import Probe
 
@@ -13,8 +13,8 @@ _ORDER = ("cheap", "moderate", "heavy")
 class Budget:
     """Keeps the time spent on observations under a share of all time since it was started.
 
-    The price of a probe is what it took last time; one that was never tried is taken to be free,
-    so that everything is seen once, at the first observation.
+    The price of a probe, and of what surrounds the probes, is what it took last time. What was
+    never tried is taken to be free, so that everything is seen once, at the first observation.
     """
 
     def __init__(self, share: float | None) -> None:
@@ -22,6 +22,9 @@ class Budget:
 
         Args:
             share: Largest share of wall time, such as 0.02; None for no limit.
+
+        Raises:
+            ValueError: If the share is not between 0 and 1.
         """
         if share is not None and not 0 < share < 1:
             raise ValueError(f"budget: expected a share between 0 and 1, or None, got {share}.")
@@ -29,26 +32,29 @@ class Budget:
         self._start = time.perf_counter()
         self._spent = 0.0
         self._prices: dict[str, float] = {}
+        self._overhead = 0.0
 
     def affordable(self, probes: Sequence[Probe]) -> list[Probe]:
-        """Return the probes to run now, in their order; cheap ones are provided for first."""
+        """Return the probes to run now, in their order; cheap ones are provided for first.
+
+        Nothing if not even the work around them can be paid for.
+        """
         if self._share is None:
             return list(probes)
-        # Time that this observation itself takes counts as time passed as well.
-        left = self._share * (time.perf_counter() - self._start) - self._spent
+        left = self._share * (time.perf_counter() - self._start) - self._spent - self._overhead
         chosen = []
         for probe in sorted(probes, key=lambda p: _ORDER.index(p.cost)):
-            price = self._prices.get(probe.name, 0.0)
-            if price == 0.0 or price <= left:
+            price = self._prices.get(probe.name)
+            if price is None or price <= left:
                 chosen.append(probe)
-                left -= price
+                left -= price or 0.0
         return [probe for probe in probes if probe in chosen]
 
-    def spend(self, seconds: float, probe: Probe | None = None) -> None:
-        """Book time; the price of ``probe`` if it was one."""
-        self._spent += seconds
-        if probe is not None:
-            self._prices[probe.name] = seconds
+    def spend(self, overhead: float, probes: Mapping[str, float]) -> None:
+        """Book an observation: the seconds of each probe by name, and those of all the rest."""
+        self._spent += overhead + sum(probes.values())
+        self._overhead = overhead
+        self._prices.update(probes)
 
     def share_spent(self) -> float:
         """Return the share of wall time that observations took so far."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from torch import nn
+from torch import Tensor, nn
 
 from grokscope.phases import judge
 from grokscope.probes import (
@@ -112,6 +112,8 @@ class Watch:
         self._seed = seed
         self._strict = strict
         self._failures: dict[str, int] = {}
+        self._resting: list[str] = []
+        self._passed_over = 0
         self._last_end = time.perf_counter()
         self._recording_seconds = 0.0
         self.recording_error: Exception | None = None
@@ -126,7 +128,7 @@ class Watch:
             self._database = run.trace(readonly=False)
             self.trace = self._database.load()
 
-    def step(self, step: int, **scalars: float) -> bool:
+    def step(self, step: int, **scalars: float | Tensor) -> bool:
         """Look at the model if the schedule says so; call this after every optimiser step.
 
         Args:
@@ -135,26 +137,34 @@ class Watch:
                 of one element are read only then.
 
         Returns:
-            Whether it looked.
+            Whether a look was due.
         """
         if not self._due(step):
             return False
         self.observe(step, **scalars)
         return True
 
-    def observe(self, step: int, **scalars: float) -> None:
-        """Look at the model now, whatever the schedule says."""
+    def observe(self, step: int, **scalars: float | Tensor) -> None:
+        """Look at the model now, whatever the schedule says, as far as the budget reaches."""
         begin = time.perf_counter()
+        awake = [p for p in self._probes if self._failures.get(p.name, 0) < _PATIENCE]
+        chosen = self._budget.affordable(awake)
+        if awake and not chosen:
+            self._passed_over += 1
+            return
         costs = [Cost(step, "training", begin - self._last_end)]
         costs.append(Cost(step, "recording", self._recording_seconds))
-        events: list[Event] = []
+        events = self._skipped(step, [probe.name for probe in awake if probe not in chosen])
         readings: list[Reading | ArrayReading] = []
         verdicts: list[Verdict] = []
         try:
-            readings += [Reading(step, name, "model", float(v)) for name, v in scalars.items()]
+            readings += [
+                Reading(step, name, "model", float(v.detach() if isinstance(v, Tensor) else v))
+                for name, v in scalars.items()
+            ]
             with undisturbed(self._model):
                 view = View(self._model, step, self._data, self._seed)
-                for probe in self._willing(step, events):
+                for probe in chosen:
                     readings += self._ask(probe, view, events, costs)
             self.trace.add(readings, events=events)
             verdicts = judge(self.trace) if readings else []
@@ -169,8 +179,8 @@ class Watch:
         self._record(readings, verdicts, events, costs)
         self._last_end = time.perf_counter()
         self._recording_seconds = self._last_end - observed
-        probes = sum(cost.seconds for cost in costs[2:])
-        self._budget.spend(self._last_end - begin - probes)
+        prices = {cost.part: cost.seconds for cost in costs[2:]}
+        self._budget.spend(self._last_end - begin - sum(prices.values()), prices)
 
     def verdict(self, rule: str | None = None) -> Verdict | None:
         """Return the newest verdict of a rule, None before the first look.
@@ -214,15 +224,16 @@ class Watch:
     ) -> None:
         self.close()
 
-    def _willing(self, step: int, events: list[Event]) -> list[Probe]:
-        """Return the probes to ask: those that do not rest, as far as the budget reaches."""
-        awake = [p for p in self._probes if self._failures.get(p.name, 0) < _PATIENCE]
-        chosen = self._budget.affordable(awake)
-        skipped = [probe.name for probe in awake if probe not in chosen]
-        if skipped:
-            share = f"over the budget ({self.cost:.1%} of wall time spent)"
-            events.append(Event(step, "skipped", f"{', '.join(skipped)}: {share}"))
-        return chosen
+    def _skipped(self, step: int, resting: list[str]) -> list[Event]:
+        """Say which probes the budget leaves out, whenever that changes."""
+        if resting == self._resting and not self._passed_over:
+            return []
+        words = f"over the budget at {self.cost:.1%} of wall time; left out: "
+        words += ", ".join(resting) or "nothing any more"
+        if self._passed_over:
+            words += f"; {self._passed_over} observations passed over since the last"
+        self._resting, self._passed_over = resting, 0
+        return [Event(step, "skipped", words)]
 
     def _ask(
         self, probe: Probe, view: View, events: list[Event], costs: list[Cost]
@@ -239,7 +250,6 @@ class Watch:
             events.append(Event(view.step, "probe-failed", message))
             self._contain(error, message)
         seconds = time.perf_counter() - begin
-        self._budget.spend(seconds, probe)
         costs.append(Cost(view.step, probe.name, seconds))
         return readings
 
