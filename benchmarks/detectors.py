@@ -5,7 +5,9 @@
 For every run: where test accuracy peaks and ends, from which step each test-free rule raises a
 lasting alarm, and whether it should. Then, pooled over the runs, Spearman's rank correlation of
 each signal with test accuracy, from memorisation on and from the peak on. Rules are applied anew to
-the recorded readings, so that runs recorded under other thresholds compare.
+the recorded readings, so that runs recorded under other thresholds compare. Pooling mixes two
+questions: which network is better, and when a network is better. So the correlation within each run
+from its peak on is given as well, as the mean over runs that collapse and over those that do not.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
+from grokscope.experiments.readings import around, rank_correlation
 from grokscope.phases import find_milestones, judge, lasting_alarm
 from grokscope.store.records import Reading, Verdict
 from grokscope.store.run_directory import RunDirectory
-from grokscope.store.trace import Trace
+from grokscope.store.trace import Series, Trace
 
 SIGNALS = (
     ("mixture", "neighbourhood.mixture", "train"),
@@ -50,10 +53,18 @@ def judged_anew(trace: Trace) -> list[Verdict]:
     return replay.verdicts
 
 
+def common(a: Series, b: Series, since: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of two series at the steps, from ``since`` on, that both were read at."""
+    a, b = a.finite(), b.finite()
+    steps, in_a, in_b = np.intersect1d(a.steps, b.steps, return_indices=True)
+    return a.values[in_a][steps >= since], b.values[in_b][steps >= since]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
     pooled: dict[str, dict[str, list[tuple[float, float]]]] = {"memorised": {}, "peak": {}}
+    within: dict[bool, dict[str, list[float]]] = {True: {}, False: {}}
     head = f"{'run':28} {'peak':>12} {'end':>6} {'collapse':>9} {'htsr':>9} {'neighb.':>9}"
     print(head)
     for path in parser.parse_args().runs:
@@ -62,28 +73,31 @@ def main() -> None:
         at, verdicts = find_milestones(trace), judged_anew(trace)
         test = trace.series("accuracy", "test")
         alarms = [lasting_alarm(verdicts, rule) for rule in ("htsr", "neighbourhood")]
-        peak = "never" if at.peak is None else f"{test.at(at.peak):.3f}@{at.peak:,}"
+        top, end = (around(trace, "accuracy", "test", s or at.end) for s in (at.peak, at.end))
+        peak = "never" if at.peak is None else f"{top:.3f}@{at.peak:,}"
         cells = ["-" if step is None else f"{step:,}" for step in (at.collapsed, *alarms)]
-        print(
-            f"{path.name:28} {peak:>12} {test.values[-1]:6.3f} "
-            + " ".join(f"{c:>9}" for c in cells)
-        )
-        for start, since in (("memorised", at.memorised), ("peak", at.peak)):
-            if since is None or at.peak is None:
-                continue
-            for name, measure, subject in SIGNALS:
-                series = trace.series(measure, subject).finite()
-                common, a, b = np.intersect1d(series.steps, test.steps, return_indices=True)
-                kept = common >= since
-                pairs = zip(series.values[a][kept], test.values[b][kept], strict=True)
-                pooled[start].setdefault(name, []).extend(pairs)
-    print(f"\n{'Spearman with test accuracy':28} {'memorised on':>14} {'peak on':>10}")
+        print(f"{path.name:28} {peak:>12} {end:6.3f} " + " ".join(f"{c:>9}" for c in cells))
+        if at.peak is None or at.memorised is None:
+            continue
+        for name, measure, subject in SIGNALS:
+            series = trace.series(measure, subject)
+            for start, since in (("memorised", at.memorised), ("peak", at.peak)):
+                a, b = common(series, test, since)
+                pooled[start].setdefault(name, []).extend(zip(a, b, strict=True))
+            own = rank_correlation(series, test, at.peak)
+            within[at.collapsed is not None].setdefault(name, []).append(own)
+    print(
+        f"\n{'Spearman with test accuracy':28} {'pooled, from':>14} {'pooled, from':>13} "
+        f"{'within, collapsing':>20} {'within, others':>16}\n"
+        f"{'':28} {'memorised on':>14} {'peak on':>13} {'peak on':>20} {'peak on':>16}"
+    )
     for name, _, _ in SIGNALS:
         early, late = (
             float(spearmanr(*zip(*pooled[start][name], strict=True)).statistic)
             for start in ("memorised", "peak")
         )
-        print(f"{name:28} {early:14.2f} {late:10.2f}")
+        own = [float(np.nanmean(within[kind].get(name, [np.nan]))) for kind in (True, False)]
+        print(f"{name:28} {early:14.2f} {late:13.2f} {own[0]:20.2f} {own[1]:16.2f}")
 
 
 if __name__ == "__main__":

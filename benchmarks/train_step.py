@@ -35,13 +35,13 @@ from grokscope.watch import Watch, log_spaced
 ROUNDS = 7
 
 
-def batches_of(config: ClassifierConfig, steps: int) -> torch.Tensor:
+def batches_of(config: ClassifierConfig, start: int, stop: int) -> torch.Tensor:
     indices = batch_indices(
         config.n_train,
         config.batch_size,
         seed=derive_seed(config.seed, "batches"),
-        start=0,
-        stop=steps,
+        start=start,
+        stop=stop,
         replacement=config.replacement,
     )
     return torch.from_numpy(indices)
@@ -62,7 +62,7 @@ def plain(system: Classifier, config: ClassifierConfig) -> tuple[nn.Module, Call
 
     def advance(steps: int) -> None:
         nonlocal taken
-        for batch in batches_of(config, taken + steps)[taken:]:
+        for batch in batches_of(config, taken, taken + steps):
             optimizer.zero_grad()
             loss = nn.functional.mse_loss(net(inputs[batch]), targets[batch])
             loss.backward()

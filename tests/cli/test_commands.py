@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from command_line import SMALL, Outcome
 
+from grokscope.experiments import Finding, get_experiment
+
 Command = Callable[..., Outcome]
 
 READING_COMMANDS = [
@@ -84,10 +86,25 @@ def test_run_on_the_same_folder_says_it_is_done(grokscope: Command, finished_run
     assert "is finished already" in outcome.err
 
 
-def test_check_exits_with_1_when_a_claim_fails(grokscope: Command, finished_run: Path) -> None:
-    document = json.loads(grokscope("report", finished_run, "--json").out)
-    fails = any(claim["outcome"] == "fails" for claim in document["claims"])
-    assert grokscope("report", finished_run, "--check").code == int(fails)
+@pytest.mark.parametrize(("outcome", "code"), [("fails", 1), ("inconclusive", 0), ("holds", 0)])
+def test_check_exits_with_1_when_a_claim_fails(
+    grokscope: Command, finished_run: Path, monkeypatch: pytest.MonkeyPatch, outcome: str, code: int
+) -> None:
+    found = [
+        (claim, Finding(outcome, "as told", {}))  # type: ignore[arg-type]
+        for claim in get_experiment("anti-grokking").claims[:2]
+    ]
+    monkeypatch.setattr("grokscope.cli.outcome.evaluate_run", lambda *_: found)
+    assert grokscope("report", finished_run, "--check").code == code
+    assert grokscope("report", finished_run).code == 0
+
+
+def test_export_to_a_place_that_is_not_there(grokscope: Command, finished_run: Path) -> None:
+    outcome = grokscope(
+        "export", finished_run, "--format", "csv", "--out", finished_run / "no" / "x.csv"
+    )
+    assert outcome.code == 5
+    assert "Traceback" not in outcome.err
 
 
 def test_export_is_one_line_per_reading(grokscope: Command, finished_run: Path) -> None:

@@ -56,8 +56,11 @@ def trace_of(changes: dict[tuple[str, str], dict[int, float]] | None = None) -> 
     return trace
 
 
-def outcomes(trace: Trace, preset: str = "mnist") -> dict[str, str]:
-    found = get_experiment("anti-grokking").evaluate(trace, preset)
+def outcomes(trace: Trace, preset: str = "mnist", **settings: object) -> dict[str, str]:
+    experiment = get_experiment("anti-grokking")
+    config = {**experiment.presets[preset].config.model_dump(mode="json"), **settings}
+    config["steps"] = settings.get("steps", 100_000)
+    found = experiment.evaluate(trace, preset, config)
     return {claim.id: finding.outcome for claim, finding in found}
 
 
@@ -103,7 +106,24 @@ FALLING = {1: 0.1, 8000: 0.5, 25_000: 0.99, 40_000: 0.7}
             {TEST: {1: 0.1}, ("neighbourhood.mixture", "train"): FALLING},
             "fails",
         ),
-        ("neighbourhood-follows", {("neighbourhood.mixture", "train"): STAYS}, "inconclusive"),
+        ("neighbourhood-follows", {TEST: STAYS}, "inconclusive"),
+        (
+            "htsr-specific",  # an alarm while test accuracy still rises
+            {("htsr.alpha", la): {1: 1.5} for la in LAYERS}
+            | {("traps.count", la): {1: 5.0} for la in LAYERS}
+            | {("traps.ratio", la): {1: 2.0} for la in LAYERS},
+            "fails",
+        ),
+        (
+            "blind-complexity",  # a turn too small to mark anything
+            {("golechha.local_circuit_complexity", "model"): {1: 14, 25_000: 0.1, 90_000: 0.2}},
+            "holds",
+        ),
+        (
+            "blind-complexity",
+            {("golechha.local_circuit_complexity", "model"): {1: 14, 25_000: 0.1, 90_000: 9}},
+            "fails",
+        ),
         (
             "neighbourhood-follows",
             {("neighbourhood.mixture", "train"): {1: 0.1, 8000: 0.5, 90_000: 0.9}},
@@ -137,5 +157,45 @@ def test_a_run_that_just_began_decides_nothing_it_cannot_know() -> None:
     trace = Trace()
     trace.add([Reading(0, "accuracy", "train", 0.1), Reading(0, "accuracy", "test", 0.1)])
     trace.add(verdicts=judge(trace))
-    assert set(outcomes(trace, "digits").values()) == {"inconclusive"}
+    for preset in get_experiment("anti-grokking").presets:
+        assert set(outcomes(trace, preset).values()) == {"inconclusive"}, preset
     assert outcomes(Trace()) == {}
+
+
+def test_before_the_last_step_nothing_is_decided_but_the_beginning() -> None:
+    found = outcomes(trace_of(), steps=200_000)
+    assert found.pop("initial-norm") == "holds"
+    assert set(found.values()) == {"inconclusive"}
+
+
+def test_a_figure_is_compared_at_the_settings_it_belongs_to() -> None:
+    at_04 = {("weights.l2_norm", "model"): {1: 46.8}}
+    assert outcomes(trace_of(at_04), init_scale=4.0)["initial-norm"] == "inconclusive"
+    assert outcomes(trace_of(at_04), lr=1.0)["initial-norm"] == "fails"
+    good = {("accuracy", "test"): {1: 0.1, 1000: 0.2, 8000: 0.2, 25_000: 0.9}}
+    assert outcomes(trace_of(good), "omnigrok")["final-accuracy"] == "holds"
+    assert outcomes(trace_of(), "omnigrok")["final-accuracy"] == "fails"
+    assert outcomes(trace_of(good), "omnigrok", lr=1.0)["final-accuracy"] == "inconclusive"
+
+
+def test_what_was_not_read_decides_nothing() -> None:
+    names = ("htsr.alpha", "traps.count", "traps.ratio", "spectrum.size")
+    spectral = {(measure, layer): {1: math.nan} for measure in names for layer in LAYERS}
+    blind = {key: {1: math.nan} for key in PUBLISHED if key[0].startswith("golechha")}
+    found = outcomes(trace_of({**spectral, **blind}))
+    for claim in (
+        "alpha-fc1", "alpha-fc2", "traps", "alpha-warns", "traps-warn", "htsr-specific",
+        "blind-sparsity", "blind-entropy", "blind-complexity",
+    ):  # fmt: skip
+        assert found[claim] == "inconclusive", claim
+
+
+def test_controls_have_their_own_claim() -> None:
+    stays, falls = (
+        outcomes(trace_of({TEST: STAYS}), "mnist-decay"),
+        outcomes(trace_of(), "mnist-decay"),
+    )
+    assert (stays["control-keeps"], falls["control-keeps"]) == ("holds", "fails")
+    assert "late-collapse" not in stays
+    assert stays["traps-warn"] == "inconclusive"
+    assert stays["htsr-specific"] == "fails"  # an alarm, and nothing collapsed

@@ -25,6 +25,12 @@ def test_values_are_read_as_what_the_setting_is() -> None:
     assert config.steps == 125_000
 
 
+def test_a_single_hidden_layer_needs_no_brackets() -> None:
+    config = resolve(DIGITS, ["hidden=20"])
+    assert isinstance(config, ClassifierConfig)
+    assert config.hidden == (20,)
+
+
 def test_what_is_not_changed_stays() -> None:
     assert resolve(DIGITS, []) == DIGITS
 

@@ -117,6 +117,16 @@ def test_chunks_keep_the_number_of_draws(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (np.diff(null) > 0).all()
 
 
+def test_without_draws_there_is_the_distance_alone() -> None:
+    spectra = eigenvalues(gaussian(3, 30, 20))
+    module._null_distances.cache_clear()
+    found = ks_marchenko_pastur(spectra, (30, 20), draws=0)
+    assert module._null_distances.cache_info().misses == 0
+    assert found.distance == ks_marchenko_pastur(spectra, (30, 20), draws=20).distance
+    assert math.isnan(found.p_value)
+    assert found.reason == "no null was simulated"
+
+
 @pytest.mark.parametrize(
     ("weight", "reason"),
     [
@@ -135,7 +145,7 @@ def test_unfit_matrices(weight: torch.Tensor, reason: str) -> None:
 
 
 def test_wrong_calls() -> None:
-    with pytest.raises(ValueError, match="at least 1 draw, got 0"):
-        ks_marchenko_pastur(torch.ones(10, 4), (6, 4), draws=0)
+    with pytest.raises(ValueError, match="0 draws or more, got -1"):
+        ks_marchenko_pastur(torch.ones(10, 4), (6, 4), draws=-1)
     with pytest.raises(ValueError, match=r"got \(10, 5\) for a matrix of shape \(6, 4\)"):
         ks_marchenko_pastur(torch.ones(10, 5), (6, 4))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from grokscope.measures import shuffled_spectrum
-from grokscope.measures.shuffled_spectrum import bulk_scales, shuffled_eigenvalues
+from grokscope.measures._spectra import bulk_scales
+from grokscope.measures.shuffled_spectrum import shuffled_eigenvalues
 from grokscope.measures.spectrum import eigenvalues
 
 

@@ -1,5 +1,6 @@
 """Eigenvalues against an SVD, and the scalars that are read off them."""
 
+import inspect
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grokscope.measures import shuffled_spectrum, spectrum
 from grokscope.measures.spectrum import eigenvalues, spectral_norm, stable_rank
 
 EPS = np.finfo(np.float64).eps
@@ -141,3 +143,14 @@ def test_wrong_calls() -> None:
         spectral_norm(torch.ones(2, 4), (5, 4))
     with pytest.raises(ValueError, match=r"stable_rank: .*\(M,\), got \(2, 4\)"):
         stable_rank(torch.ones(2, 4))
+
+
+def test_helpers_are_not_offered_as_measures() -> None:
+    """`grokscope list measures` names every public function that a public module defines."""
+    found = {
+        name
+        for module in (spectrum, shuffled_spectrum)
+        for name, value in inspect.getmembers(module, inspect.isfunction)
+        if value.__module__ == module.__name__ and not name.startswith("_")
+    }
+    assert found == {"eigenvalues", "spectral_norm", "stable_rank", "shuffled_eigenvalues"}

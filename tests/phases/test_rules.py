@@ -16,6 +16,7 @@ from grokscope.phases import (
     judge,
     phase_spans,
 )
+from grokscope.phases.rules import first_lasting, running_median
 from grokscope.store.records import ArrayReading, Reading, Verdict
 from grokscope.store.trace import Trace
 
@@ -206,3 +207,71 @@ def test_milestones_that_never_came_are_none() -> None:
     assert "collapsed" not in stays.moments()
     with pytest.raises(ValueError, match="the trace holds no observation"):
         find_milestones(Trace())
+
+
+def test_overfitting_while_the_last_points_are_learnt_is_not_anti_grokking() -> None:
+    # Label noise: the test maximum comes long before the training set is fitted.
+    train = {1: 0.1, 100: 0.6, 10_000: 1.0}
+    test = {1: 0.1, 200: 0.8, 10_000: 0.5, 100_000: 0.4}
+    trace = judged(train, test)
+    assert "anti-grokking" not in phases(trace, "observed")
+    assert find_milestones(trace).collapsed is None
+
+
+def test_a_deep_collapse_does_not_move_the_onset() -> None:
+    shallow = {0: 0.1, 500: 0.45, 5000: 0.45, 25_000: 0.9, 40_000: 0.9, 100_000: 0.8}
+    deep = {**shallow, 100_000: 0.1}
+    expected = find_milestones(judged(FULL, shallow))
+    found = find_milestones(judged(FULL, deep))
+    assert expected.onset is not None
+    assert expected.onset > 4000
+    assert (found.onset, found.peak) == (expected.onset, expected.peak)
+
+
+def test_a_network_that_is_good_from_the_first_look_on_is_generalised() -> None:
+    trace = Trace()
+    for step in range(1000, 21_000, 1000):
+        trace.add(
+            [
+                Reading(step, "accuracy", "train", 1.0),
+                Reading(step, "accuracy", "test", 0.97 + 0.003 * math.sin(step)),
+            ]
+        )
+        trace.add(verdicts=judge(trace))
+    assert last(trace, "observed").phase == "generalised"
+
+
+@pytest.mark.parametrize(
+    "missing", ["htsr.alpha", "traps.count", "accuracy", "neighbourhood.mixture"]
+)
+def test_a_rule_abstains_when_an_input_was_not_read_this_time(missing: str) -> None:
+    trace = judged(FULL, GROK_AND_STAY, GROK_AND_STAY, {0: 1.5}, {0: 3.0})
+    before = {verdict.rule: verdict.phase for verdict in judge(trace)}
+    assert "not-determined" not in before.values()
+    step = 200_000
+    trace.add(
+        Reading(step, measure, subject, float(trace.series(measure, subject).values[-1]))
+        for measure, subject in trace.keys()  # noqa: SIM118 - a method, not a dict
+        if measure != missing
+    )
+    after = {verdict.rule: verdict.phase for verdict in judge(trace)}
+    silent = {rule for rule, phase in after.items() if phase == "not-determined"}
+    expected = {
+        "htsr.alpha": {"htsr"},
+        "traps.count": {"htsr"},
+        "accuracy": {"observed", "neighbourhood"},
+        "neighbourhood.mixture": {"neighbourhood"},
+    }
+    assert silent == expected[missing]
+
+
+def test_running_median_and_first_lasting_by_their_definitions() -> None:
+    values = np.array([3.0, 1.0, 2.0, 9.0, 0.0, 4.0, 4.0])
+    naive = [np.median(values[max(0, i - 2) : i + 1]) for i in range(7)]
+    assert running_median(values, 3).tolist() == naive
+    assert running_median(values[:2], 5).tolist() == [3.0, 2.0]
+    assert len(running_median(values[:0], 5)) == 0
+    condition = np.array([True, False, True, True, True, False])
+    assert first_lasting(condition, 3) == 2
+    assert first_lasting(condition, 4) is None
+    assert first_lasting(condition[:2], 3) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from grokscope.measures.activation_sparsity import activation_sparsity
 from grokscope.models.mlp import mlp
 from grokscope.probes import Golechha, Neighbourhood, Performance, ProbeData, Spectral, View
-from grokscope.probes.view import undisturbed, weight_matrices
+from grokscope.probes.view import undisturbed, unwrapped, weight_matrices
 from grokscope.store.records import ArrayReading, Reading
 
 
@@ -110,6 +112,153 @@ def test_spectral_probe_reads_every_layer_and_keeps_its_spectra() -> None:
     # Three eigenvalues have no tail to fit: missing, with the reason.
     assert seen["htsr.alpha", "fc3"].value != seen["htsr.alpha", "fc3"].value
     assert seen["htsr.alpha", "fc3"].note
+
+
+def test_large_matrices_are_not_tested_against_simulated_noise() -> None:
+    model, data = small()
+    with undisturbed(model):
+        view = View(model, 0, data, seed=0)
+        readings = list(Spectral(shuffles=2, null_draws=20, null_limit=12).observe(view))
+    seen = {(r.measure, r.subject): r for r in readings if isinstance(r, Reading)}
+    p_value, distance = (
+        seen[f"marchenko_pastur.ks_{name}", "fc1"] for name in ("p_value", "distance")
+    )
+    assert math.isnan(p_value.value)
+    assert p_value.note == "no null was simulated: the shorter side, 14, is over 12"
+    assert 0 < distance.value < 1
+    assert distance.note == ""
+    assert 0 < seen["marchenko_pastur.ks_p_value", "fc2"].value <= 1
+
+
+def test_an_unfit_matrix_has_neither_distance_nor_p_value_and_the_reason_is_its_own() -> None:
+    model, data = small()
+    with torch.no_grad():
+        model.fc1.weight.zero_()
+    with undisturbed(model):
+        readings = list(Spectral(null_limit=12).observe(View(model, 0, data, seed=0)))
+    seen = {(r.measure, r.subject): r for r in readings if isinstance(r, Reading)}
+    for name in ("p_value", "distance"):
+        assert seen[f"marchenko_pastur.ks_{name}", "fc1"].note == "all weights are zero"
+
+
+class Counting(nn.Module):
+    """Changes its buffers in evaluation mode: in place, by another tensor, and by a first one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("cache", None)
+        self.register_buffer("constant", torch.tensor([1.0, math.nan]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.mean = self.mean + x.mean(0)
+        self.cache = x
+        return self.layer(x)
+
+
+def test_buffers_are_left_as_they_were() -> None:
+    model = Counting()
+    mean, constant = model.mean, model.constant
+    with undisturbed(model):
+        model(torch.rand(5, 4))
+        assert model.calls == 1
+    assert model.calls == 0
+    assert model.mean is mean
+    assert torch.equal(mean, torch.zeros(4))
+    assert model.cache is None
+    # What did not change is not written to: a graph that holds it could not run backward.
+    assert model.constant is constant
+    assert constant._version == 0
+
+
+class Names(nn.Module):
+    """Names that contain what wrappers are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.submodule = nn.Linear(4, 4)
+        self.module = nn.Linear(4, 4)
+        self.free = nn.Parameter(torch.eye(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(self.submodule(x)) @ self.free
+
+
+def test_names_that_look_like_wrappers_are_kept() -> None:
+    model = Names()
+    data = ProbeData(torch.rand(5, 4), torch.zeros(5, dtype=torch.int64))
+    assert list(weight_matrices(model)) == ["free", "submodule", "module"]
+    with undisturbed(model):
+        view = View(model, 0, data, seed=0)
+        assert list(view.train.activations) == ["submodule"]
+        assert torch.equal(view.logits_with(view.weights), view.train.logits)
+        zero = torch.zeros(4, 4)
+        without = view.logits_with({"submodule": zero, "free": zero})
+    assert torch.equal(without, torch.zeros(5, 4))
+
+
+def test_wrappers_are_taken_off_by_what_they_are_and_not_by_name() -> None:
+    class OwnDataParallel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = nn.Linear(4, 4)
+
+    model = OwnDataParallel()
+    assert unwrapped(model) is model
+    compiled = torch.compile(nn.DataParallel(model), backend="eager")
+    assert unwrapped(nn.DataParallel(compiled)) is model
+
+
+def test_a_compiled_submodule_is_seen_as_if_it_were_not_and_is_not_recompiled() -> None:
+    graphs: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            body = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.Dropout(0.5))
+            self.body = torch.compile(body, backend=backend)
+            self.head = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x))
+
+    model = Part()
+    data = ProbeData(torch.rand(7, 4), torch.zeros(7, dtype=torch.int64))
+    model(data.inputs)
+    compiled = len(graphs)
+    assert compiled > 0
+    with undisturbed(model):
+        view = View(model, 0, data, seed=0)
+        assert list(view.weights) == ["body.0", "body.2", "head"]
+        assert list(view.train.activations) == ["body.0", "body.2"]
+        assert torch.equal(view.logits_with(view.weights), view.train.logits)
+        zeroed = view.logits_with({"body.0": torch.zeros(6, 4), "head": torch.zeros(3, 5)})
+    assert torch.equal(zeroed, model.head.bias.expand(7, 3))
+    model(data.inputs)
+    assert len(graphs) == compiled
+
+
+def test_layers_called_by_keyword_are_seen() -> None:
+    class Keywords(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(input=self.first(input=x).relu())
+
+    model = Keywords()
+    data = ProbeData(torch.rand(5, 4), torch.zeros(5, dtype=torch.int64))
+    with undisturbed(model):
+        seen = View(model, 0, data, seed=0).train.activations
+        assert torch.equal(seen["first"], model.first(data.inputs).relu())
 
 
 def test_neighbourhood_of_a_network_that_ignores_its_input_is_its_accuracy() -> None:

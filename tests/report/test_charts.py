@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from synthetic_run import build_trace
 
-from grokscope.phases import phase_spans
+from grokscope.phases import find_milestones, phase_spans
 from grokscope.phases.rules import neighbourhood_score
 from grokscope.report import charts
 from grokscope.report.disagreements import stretches
@@ -59,7 +59,7 @@ def assert_shows(drawn, series):
 
 def test_the_main_chart_shows_every_reading():
     trace = build_trace()
-    drawn = drawn_series(charts.main_chart(trace, LIGHT))
+    drawn = drawn_series(charts.main_chart(trace, find_milestones(trace), LIGHT))
     assert list(drawn) == ["train", "test", "neighbourhood"]
     assert_shows(drawn["train"], trace.series("accuracy", "train"))
     assert_shows(drawn["test"], trace.series("accuracy", "test"))
@@ -68,7 +68,7 @@ def test_the_main_chart_shows_every_reading():
 
 def test_the_main_chart_shows_the_spans_of_every_rule():
     trace = build_trace()
-    tables = tables_of(charts.main_chart(trace, LIGHT))
+    tables = tables_of(charts.main_chart(trace, find_milestones(trace), LIGHT))
     bands = [(r["phase"], r["step"], r["end"]) for r in tables[0]]
     assert bands == [(s.phase, s.start, s.end) for s in phase_spans(trace, "observed")]
     for rule in ("observed", "htsr", "neighbourhood"):
@@ -80,7 +80,7 @@ def test_the_main_chart_shows_the_spans_of_every_rule():
 
 def test_missing_exponents_leave_a_gap_and_are_not_dropped():
     trace = build_trace()
-    drawn = drawn_series(charts.alpha_chart(trace, LIGHT))
+    drawn = drawn_series(charts.alpha_chart(trace, find_milestones(trace), LIGHT))
     assert list(drawn) == ["fc1", "fc2"]
     for layer in drawn:
         assert_shows(drawn[layer], trace.series("htsr.alpha", layer))
@@ -89,7 +89,7 @@ def test_missing_exponents_leave_a_gap_and_are_not_dropped():
 
 def test_traps_show_mean_and_spread():
     trace = build_trace()
-    chart = charts.traps_chart(trace, LIGHT)
+    chart = charts.traps_chart(trace, find_milestones(trace), LIGHT)
     assert_shows(drawn_series(chart)["fc2"], trace.series("traps.count", "fc2"))
     spread = next(t for t in tables_of(chart) if t and "high" in t[0])
     last = [row for row in spread if row["name"] == "fc2"][-1]
@@ -100,7 +100,7 @@ def test_traps_show_mean_and_spread():
 def test_small_multiples_hold_every_other_measure_even_unknown_ones():
     trace = build_trace()
     trace.add([Reading(30000, "grad.noise", "model", 2.0), Reading(30000, "empty", "x", math.nan)])
-    found = {m.title: m.chart for m in small_multiples(trace, LIGHT)}
+    found = {m.title: m.chart for m in small_multiples(trace, find_milestones(trace), LIGHT)}
     assert_shows(drawn_series(found["grad.noise"])["model"], trace.series("grad.noise"))
     assert_shows(drawn_series(found["Loss"])["train"], trace.series("loss", "train"))
     assert_shows(
@@ -113,7 +113,7 @@ def test_small_multiples_hold_every_other_measure_even_unknown_ones():
 
 def test_spectra_hold_every_eigenvalue_and_the_law_of_noise():
     trace = build_trace()
-    found = spectra(trace, LIGHT)
+    found = spectra(trace, find_milestones(trace), LIGHT)
     assert [(s.layer, s.moment) for s in found] == [
         (layer, moment)
         for layer in ("fc1", "fc2")
@@ -134,22 +134,22 @@ def test_spectra_hold_every_eigenvalue_and_the_law_of_noise():
 def test_spectra_without_scale_or_shuffles_still_draw():
     trace = Trace()
     trace.add([Reading(0, "spectrum.stable_rank", "fc1", 2.0)])
-    assert spectra(trace, LIGHT) == []
+    assert spectra(trace, find_milestones(trace), LIGHT) == []
     trace.add([ArrayReading(0, "spectrum.eigenvalues", "fc1", np.array([0.0, 1e-9, 1.0, 4.0]))])
-    (cell,) = spectra(trace, LIGHT)
+    (cell,) = spectra(trace, find_milestones(trace), LIGHT)
     assert (cell.moment, cell.beyond, cell.traps) == ("start", -1, None)
 
 
 def test_charts_of_measures_that_were_not_read_are_none():
     trace = build_trace(spectral=False)
-    assert charts.alpha_chart(trace, LIGHT) is None
-    assert charts.traps_chart(trace, LIGHT) is None
+    assert charts.alpha_chart(trace, find_milestones(trace), LIGHT) is None
+    assert charts.traps_chart(trace, find_milestones(trace), LIGHT) is None
 
 
 def test_the_step_axis_is_linear_where_step_0_is():
-    assert linear_below(build_trace()) == 10  # memorised at 100
-    assert linear_below(build_trace(steps=(0, 1, 3, 50_000))) == 1
-    spec = charts.main_chart(build_trace(), LIGHT).to_dict()
+    assert linear_below(find_milestones(build_trace())) == 10  # memorised at 100
+    assert linear_below(find_milestones(build_trace(steps=(0, 1, 3, 50_000)))) == 1
+    spec = charts.main_chart(build_trace(), find_milestones(build_trace()), LIGHT).to_dict()
     scale = spec["layer"][0]["encoding"]["x"]["scale"]
     assert (scale["type"], scale["constant"], scale["domain"]) == ("symlog", 10, [0, 20000])
     assert spec["layer"][0]["encoding"]["x"]["axis"]["values"] == [0, 10, 100, 1000, 10000]

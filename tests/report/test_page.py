@@ -5,11 +5,16 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import BaseModel
 from synthetic_run import MANIFEST, build_trace
 
 from grokscope.errors import InputError
-from grokscope.experiments.experiment import Claim, Finding
-from grokscope.report import build_page, write_report
+from grokscope.experiments.experiment import Claim, Finding, Preset
+from grokscope.phases import find_milestones
+from grokscope.report import build_page, charts, write_report
+from grokscope.report.multiples import small_multiples
+from grokscope.report.spectra import spectra
+from grokscope.report.theme import PAGE
 from grokscope.store.records import ArrayReading, Event, Reading, Verdict
 from grokscope.store.run_directory import RunDirectory
 from grokscope.store.trace import Trace
@@ -41,7 +46,11 @@ class Elements(html.parser.HTMLParser):
 def full():
     """The page of a run that has everything, and a claim of each kind."""
     found = [claim(outcome) for outcome in ("holds", "fails", "inconclusive", "inconclusive")]
-    return build_page(build_trace(), MANIFEST, found, ["Batch 5 <b>not</b> 6."])
+    return build_page(build_trace(), MANIFEST, found, preset_with("Batch 5 <b>not</b> 6."))
+
+
+def preset_with(*differences, control=False):
+    return Preset("", BaseModel(), differences, control)
 
 
 def claim(outcome):
@@ -82,6 +91,19 @@ def test_every_chart_has_a_place_and_every_place_a_chart(full):
     assert all(spec["width"] == "container" for spec in specs.values())
 
 
+def test_charts_are_the_same_with_the_checks_of_altair(full):
+    trace = build_trace()
+    at = find_milestones(trace)
+    made = [charts.main_chart(trace, at, PAGE), charts.alpha_chart(trace, at, PAGE)]
+    made.append(charts.traps_chart(trace, at, PAGE))
+    made += [
+        found.chart for found in (*small_multiples(trace, at, PAGE), *spectra(trace, at, PAGE))
+    ]
+    checked = [{k: v for k, v in chart.to_dict().items() if k != "$schema"} for chart in made]
+    specs = json.loads(full.split('id="specs">')[1].split("</script>")[0])
+    assert [specs[f"chart-{i}"] for i in range(len(specs))] == json.loads(json.dumps(checked))
+
+
 def test_verdict_evidence_and_misses_are_told(full):
     text = Elements(full).text
     assert "anti-grokking since step 8,000. Generalisation came and is being lost" in text
@@ -112,6 +134,7 @@ def test_claims_show_both_figures_and_a_mark_that_is_no_colour(full):
         assert ("use", {"href": f"#{outcome}"}) in seen.tags
         assert any(tag == "symbol" and a["id"] == outcome for tag, a in seen.tags)
     assert "Batch 5 <b>not</b> 6." in seen.text
+    assert "(control)" not in seen.text
 
 
 def test_hostile_names_stay_text():
@@ -129,7 +152,7 @@ def test_hostile_names_stay_text():
     trace.add([ArrayReading(0, "spectrum.eigenvalues", evil, trace.steps() + 2.0)])
     wild = {**MANIFEST, "experiment": evil, "preset": evil, "message": evil, "status": "failed",
             "config": {evil: evil}, "environment": {"argv": [evil]}}  # fmt: skip
-    text = build_page(trace, wild, [], [evil])
+    text = build_page(trace, wild, [], preset_with(evil))
     seen = Elements(text)
     assert sum(tag == "script" for tag, _ in seen.tags) == 3
     assert not any(tag == "img" or "onerror" in attributes for tag, attributes in seen.tags)
@@ -206,6 +229,24 @@ def test_a_run_is_written_from_its_folder(tmp_path):
     assert "Train accuracy saturates long before test accuracy rises." in text
     assert "Our own setting, not the paper" in text
     assert [p.name for p in run.path.iterdir() if "partial" in p.name] == []
+
+
+def test_a_control_is_called_one():
+    trace = build_trace(steps=(0,), layers=("fc1",), spectral=False)
+    page = build_page(trace, MANIFEST, preset=preset_with(control=True))
+    assert "my-own, preset none (control)" in Elements(page).text
+
+
+def test_a_loop_of_ones_own_reads_well(tmp_path):
+    config = {"probes": ["norms", "spectral"], "budget": 0.02, "seed": 0}
+    run = RunDirectory.create(tmp_path / "run", experiment="watch", preset="", config=config)
+    with run.trace(readonly=False) as database:
+        database.record([Reading(5, "weights.l2_norm", "model", 1.0)])
+    text = Elements(write_report(run).read_text(encoding="utf-8")).text
+    assert text.startswith("A training loop of your own A training loop of your own 5 steps")
+    assert "norms, spectral" in text
+    for word in ("preset", "seed 0", "claims", "not finished", "still going", "of None"):
+        assert word not in text
 
 
 def test_a_report_needs_no_torch():

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from grokscope.report import tables, words
-from grokscope.store.records import Cost, Reading
+from grokscope.store.records import Cost, Reading, Verdict
 from grokscope.store.trace import Trace
 
 
@@ -33,11 +33,40 @@ def test_missing_readings_are_grouped_by_reason_whatever_its_numbers():
     assert (remark.measure, remark.note, remark.count, remark.total) == ("loss", "clipped", 1, 4)
 
 
+def opinion_on(said, true):
+    trace = Trace()
+    for step, (ours, theirs) in enumerate(zip(said, true, strict=True)):
+        verdicts = [Verdict(step, "htsr", ours, 0, "x"), Verdict(step, "observed", theirs, 0, "y")]
+        trace.add([Reading(step, "loss", "train", 1.0)], verdicts=verdicts)
+    return tables.opinions(trace)["htsr"]
+
+
+def test_lasting_mistakes_are_named_and_short_ones_summed_up():
+    a, g, f = ["anti-grokking"], ["generalised"], ["fitting"]
+    said = a * 5 + g + a + g + a * 2 + g + a * 2
+    opinion = opinion_on(said, f * 7 + g * 6)
+    assert opinion.alarms == (
+        "steps 0 to 5; steps 11 to 12; and 2 short ones (fewer than 5 observations each), "
+        "the first steps 6 to 7"
+    )
+    assert opinion.missed == ""
+    assert opinion.record == "Right about collapse at 23.1 % of the observations."
+
+
+def test_a_miss_is_one_whatever_the_rule_says_instead():
+    missed = ["pre-grokking"] * 3 + ["generalised"] * 2
+    opinion = opinion_on([*missed, "anti-grokking"], ["anti-grokking"] * 6)
+    assert opinion.missed == "steps 0 to 5"
+    opinion = opinion_on([*missed[1:], "anti-grokking"], ["anti-grokking"] * 5)
+    assert opinion.missed == "a short one (fewer than 5 observations), steps 0 to 4"
+
+
 def test_settings_are_flattened_for_reading():
     values = {
         "steps": 125_000,
         "lr": 0.01,
         "hidden": [100, 50],
+        "argv": ["grokscope", "run", "a b"],
         "n": None,
         "empty": "",
         "yes": True,
@@ -46,7 +75,8 @@ def test_settings_are_flattened_for_reading():
     assert list(tables.flattened(values)) == [
         ("steps", "125,000"),
         ("lr", "0.01"),
-        ("hidden", "100 50"),
+        ("hidden", "100, 50"),
+        ("argv", "grokscope run 'a b'"),
         ("n", "not set"),
         ("yes", "yes"),
         ("packages.torch", "2.13"),

@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import pathlib
 import random
 import re
 import shutil
@@ -194,14 +195,14 @@ def test_pruning_keeps_the_last_and_the_named(tmp_path):
     for step in (1, 2, 3, 4, 5):
         save(tmp_path, step)
     (tmp_path / "checkpoints" / "notes.txt").write_text("mine")
-    prune_checkpoints(tmp_path, keep_last=2, keep_steps=frozenset({2, 99}))
+    prune_checkpoints(tmp_path, 99, keep_last=2, keep_steps=frozenset({2, 99}))
     kept = [f"step-{step:012d}" for step in (2, 4, 5)]
     assert names(tmp_path) == ["notes.txt", *kept]
-    prune_checkpoints(tmp_path, keep_last=7)
+    prune_checkpoints(tmp_path, 99, keep_last=7)
     assert names(tmp_path) == ["notes.txt", *kept]
     with pytest.raises(ValueError, match=r"keep_last of at least 1, got 0"):
-        prune_checkpoints(tmp_path, keep_last=0)
-    prune_checkpoints(tmp_path / "nothing")
+        prune_checkpoints(tmp_path, 99, keep_last=0)
+    prune_checkpoints(tmp_path / "nothing", 99)
 
 
 def test_the_same_step_is_replaced(tmp_path):
@@ -272,7 +273,7 @@ def test_a_kill_before_any_call_leaves_the_old_or_the_new(tmp_path, monkeypatch)
     calls = Calls(monkeypatch, lambda number: shutil.copytree(run, copies / f"{number:03d}"))
     save(run, 3)
     save(run, 3)  # replaces
-    prune_checkpoints(run, keep_last=1)
+    prune_checkpoints(run, 10**9, keep_last=1)
     monkeypatch.undo()
 
     assert calls.count > 30
@@ -370,7 +371,7 @@ def test_a_saver_killed_at_random_leaves_a_good_checkpoint(tmp_path):
         "    save_checkpoint(run, step, tensors, {'step': step})\n"
         "    if step % 3 == 0:  # as after a resume that goes back\n"
         "        save_checkpoint(run, step, tensors, {'step': step})\n"
-        "    prune_checkpoints(run)\n"
+        "    prune_checkpoints(run, 10**9)\n"
     )
     moments = random.Random(0)
     reached = 0
@@ -390,3 +391,14 @@ def test_a_saver_killed_at_random_leaves_a_good_checkpoint(tmp_path):
         assert checkpoint.state == {"step": checkpoint.step}
         assert set(checkpoint.tensors["x"]) == {float(checkpoint.step)}
         reached = checkpoint.step
+
+
+def test_what_is_saved_behind_passed_over_checkpoints_is_kept(tmp_path: pathlib.Path) -> None:
+    tensors = {"w": np.zeros(2, np.float32)}
+    for step in (10, 500, 600):
+        save_checkpoint(tmp_path, step, tensors, {})
+    for step in (20, 30, 40):
+        save_checkpoint(tmp_path, step, tensors, {})
+        prune_checkpoints(tmp_path, step, keep_last=2)
+    steps = sorted(int(p.name[5:]) for p in (tmp_path / "checkpoints").iterdir())
+    assert steps == [30, 40, 500, 600]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -177,7 +178,7 @@ def test_divergence_stops_the_loop() -> None:
     config = BASE.model_copy(update={"optimizer": "sgd", "lr": 1e6, "steps": 2000})
     system = Classifier(config)
     seen: list[int] = []
-    with pytest.raises(RunFailed, match=r"no longer finite between step [\d,]+ and step 512"):
+    with pytest.raises(RunFailed, match=r"no longer finite between step [\d,]+ and step [\d,]+"):
         train(
             system,
             stop_step=2000,
@@ -189,6 +190,7 @@ def test_divergence_stops_the_loop() -> None:
             progress=lambda: None,
         )
     assert seen == [0]
+    assert system.step < 600
 
 
 def test_the_loop_observes_before_it_saves_and_stops_when_asked() -> None:
@@ -206,4 +208,10 @@ def test_the_loop_observes_before_it_saves_and_stops_when_asked() -> None:
         progress=lambda: None,
     )
     assert not finished
-    assert log == [("see", 0), ("see", 100), ("save", 100), ("see", 600), ("save", 600)]
+    assert [step for kind, step in log if kind == "see"] == [0, 100, 600]
+    assert log[0] == ("see", 0)
+    assert ("save", 0) not in log  # nothing was done yet
+    for step in (100, 600):
+        assert log.index(("see", step)) < log.index(("save", step))
+    assert log[-1] == ("save", 600)
+    assert max(b - a for (_, a), (_, b) in itertools.pairwise(log)) <= 4096

@@ -6,15 +6,19 @@ import itertools
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from grokscope.errors import InputError, MissingResource
 from grokscope.probes import Norms, ProbeData, View
 from grokscope.probes.probe import Cost, Need
 from grokscope.store.records import Reading
+from grokscope.store.run_directory import RunDirectory
+from grokscope.store.trace import Trace
 from grokscope.watch import Watch, log_spaced
 
 
@@ -236,3 +240,184 @@ def test_the_same_seed_sees_the_same() -> None:
         a = first.trace.series(measure, subject).at(5)
         b = second.trace.series(measure, subject).at(5)
         assert a == b or (np.isnan(a) and np.isnan(b)), (measure, subject)
+
+
+def quick(folder: Path | RunDirectory) -> Watch:
+    return Watch(Net(), probes=[Norms()], run=folder, schedule=lambda _: True, budget=None)
+
+
+def recorded(folder: Path) -> Trace:
+    with RunDirectory.open(folder).trace(readonly=True) as database:
+        return database.load()
+
+
+def test_a_run_of_its_own_is_held_and_finished(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    watch = quick(folder)
+    watch.step(3)
+    watch.step(7)
+    run = RunDirectory.open(folder)
+    assert run.is_live()
+    assert run.manifest["status"] == "running"
+    watch.close()
+    run = RunDirectory.open(folder)
+    assert not run.is_live()
+    assert run.manifest["status"] == "finished"
+    assert run.manifest["reached_step"] == 7
+    assert run.manifest["ended"] is not None
+    assert recorded(folder).steps().tolist() == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (RuntimeError("loss went away"), "failed", "RuntimeError: loss went away"),
+        (KeyboardInterrupt(), "interrupted", None),
+    ],
+)
+def test_a_loop_that_breaks_off_says_so_in_its_run(
+    tmp_path: Path, error: BaseException, status: str, message: str | None
+) -> None:
+    folder = tmp_path / "mine"
+    with pytest.raises(type(error), match=str(error)), quick(folder) as watch:
+        watch.step(2)
+        raise error
+    run = RunDirectory.open(folder)
+    assert not run.is_live()
+    assert run.manifest["status"] == status
+    assert run.manifest["reached_step"] == 2
+    assert run.manifest.get("message") == message
+
+
+def test_a_run_that_is_handed_over_is_its_owners_business(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "mine", experiment="x", preset="", config={})
+    with run.lock(), quick(run) as watch:  # a second lock would not be had
+        watch.step(4)
+    assert RunDirectory.open(run.path).manifest["status"] == "running"
+    assert recorded(run.path).steps().tolist() == [4]
+
+
+def test_an_occupied_folder_is_refused_with_words_for_a_loop_of_ones_own(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    quick(folder).close()
+    with pytest.raises(InputError, match="holds a run already.* Choose another folder") as caught:
+        quick(folder)
+    assert "resume" not in str(caught.value)
+    assert "--out" not in str(caught.value)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("")
+    with pytest.raises(InputError, match="is not an empty folder.* Choose another folder"):
+        quick(other)
+
+
+def test_a_watch_that_cannot_begin_lets_go_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MissingResource("the disk is full")
+
+    monkeypatch.setattr(RunDirectory, "trace", refuse)
+    with pytest.raises(MissingResource, match="the disk is full"):
+        quick(tmp_path / "mine")
+    assert not RunDirectory.open(tmp_path / "mine").is_live()
+
+
+def test_a_status_that_cannot_be_written_is_contained_and_the_lock_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MissingResource("the disk is full")
+
+    watch = quick(tmp_path / "mine")
+    monkeypatch.setattr(RunDirectory, "update", refuse)
+    watch.close()
+    assert not RunDirectory.open(tmp_path / "mine").is_live()
+
+
+def test_after_closing_nothing_happens(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    watch = quick(folder)
+    watch.step(1)
+    watch.close()
+    assert watch.step(2) is False
+    watch.observe(3, loss=1.0)
+    watch.note(3, "mine", "too late")
+    watch.close()
+    assert watch.recording_error is None
+    for trace in (watch.trace, recorded(folder)):
+        assert trace.steps().tolist() == [1]
+        assert trace.events == []
+    assert RunDirectory.open(folder).manifest["reached_step"] == 1
+
+
+def test_a_failed_observation_is_told_in_memory_and_on_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    watch = Watch(Net(), probes=[Broken(), Norms()], run=folder, budget=None)
+    watch.observe(1)
+    watch.observe(1)  # a second time at one step: the trace refuses
+    watch.close()
+    for trace in (watch.trace, recorded(folder)):
+        kinds = [event.kind for event in trace.events]
+        assert kinds == ["probe-failed", "probe-failed", "observation-failed"]
+        assert "a trace only grows" in trace.events[-1].message
+        assert len(trace.series("weights.l2_norm")) == 1
+
+
+def test_readings_without_a_verdict_are_the_same_in_memory_and_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_trace: Trace) -> None:
+        raise RuntimeError("no rule applies")
+
+    monkeypatch.setattr("grokscope.watch.watch.judge", broken)
+    with quick(tmp_path / "mine") as watch:
+        watch.step(1)
+    for trace in (watch.trace, recorded(tmp_path / "mine")):
+        assert [event.kind for event in trace.events] == ["observation-failed"]
+        assert len(trace.series("weights.l2_norm")) == 1
+
+
+def test_looks_passed_over_at_the_end_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    probes = [Costly(clock, 5.0, "dear", "heavy")]
+    watch = Watch(Net(), probes=probes, schedule=lambda _: True)
+    for step in range(4):
+        watch.step(step, loss=1.0)
+    assert [event for event in watch.trace.events if event.kind == "skipped"] == []
+    assert len(watch.trace.series("loss")) == 1
+    watch.close()
+    (told,) = watch.trace.events
+    assert (told.step, told.kind) == (3, "skipped")
+    assert "the last 3 observations were passed over" in told.message
+
+
+@dataclass
+class Warming:
+    """A hundred times as dear the first time."""
+
+    clock: Clock
+    name: str = "warming"
+    cost: Cost = "heavy"
+    needs: frozenset[Need] = frozenset({"weights"})
+    seconds: float = 1.0
+
+    def observe(self, view: View) -> Iterable[Reading]:
+        self.clock.now += self.seconds
+        self.seconds = 0.01
+        yield view.reading("warming.value", "model", 1.0)
+
+
+def test_a_dear_first_look_does_not_starve_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    watch = Watch(Net(), probes=[Warming(clock)], schedule=lambda _: True)
+    for step in range(400):
+        clock.now += 1.0
+        watch.step(step)
+    steps = watch.trace.series("warming.value").steps
+    # Two prices of 1 s, the one paid and the one expected, are 2 % of 100 s.
+    assert 90 < steps[1] < 110
+    assert len(steps) > 250
+    assert watch.cost <= 0.02

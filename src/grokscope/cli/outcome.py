@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from grokscope.errors import unknown
-from grokscope.experiments import EXPERIMENTS, Claim, Finding
+from grokscope.experiments import Claim, Finding, evaluate_run
 from grokscope.phases import RULES, agreement
 from grokscope.store.run_directory import RunDirectory
 from grokscope.store.trace import Trace
@@ -19,17 +18,6 @@ from grokscope.store.trace import Trace
 SCHEMA = 1
 
 _MARKS = {"holds": "[green]holds[/]", "fails": "[red]fails[/]", "inconclusive": "[yellow]open[/]"}
-
-
-def findings_of(run: RunDirectory, trace: Trace) -> list[tuple[Claim, Finding]]:
-    """Return the claims of a run's experiment with their findings; none for a foreign run."""
-    experiment = EXPERIMENTS.get(str(run.manifest["experiment"]))
-    if experiment is None:
-        return []
-    preset = str(run.manifest["preset"])
-    if preset not in experiment.presets:
-        raise unknown("preset", preset, experiment.presets)
-    return experiment.evaluate(trace, preset)
 
 
 def as_document(
@@ -79,7 +67,7 @@ def show(run: RunDirectory, trace: Trace, as_json: bool) -> bool:
     Returns:
         Whether some claim fails.
     """
-    findings = findings_of(run, trace)
+    findings = evaluate_run(run, trace)
     if as_json:
         print(json.dumps(as_document(run, trace, findings), indent=2, allow_nan=False))
     else:
@@ -93,7 +81,9 @@ def _print(run: RunDirectory, trace: Trace, findings: list[tuple[Claim, Finding]
         verdict = trace.verdict(rule)
         if verdict is None:
             continue
-        share = "" if rule == "observed" else f", agrees {agreement(trace, rule):.0%}"
+        right = agreement(trace, rule)
+        known = rule != "observed" and math.isfinite(right)
+        share = f", right about collapse {right:.0%} of the time" if known else ""
         console.print(
             f"[bold]{verdict.phase}[/] ({rule}{share}), since step {verdict.since:,}",
             soft_wrap=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import typer
 from grokscope.cli.outcome import show
 from grokscope.errors import InputError, UsageError
 from grokscope.report import write_figure, write_report
+from grokscope.store.atomic import write_atomically
 from grokscope.store.export import export_readings
 from grokscope.store.run_directory import RunDirectory
 from grokscope.store.trace import Trace
@@ -41,8 +43,9 @@ def export_run(folder: Path, fmt: str, out: Path | None) -> None:
         export_readings(trace, fmt, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
-    with out.open("wb") as stream:
-        export_readings(trace, fmt, stream)
+    table = io.BytesIO()
+    export_readings(trace, fmt, table)
+    write_atomically(out, table.getvalue())
 
 
 def draw(folder: Path, out: Path) -> None:

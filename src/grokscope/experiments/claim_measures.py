@@ -11,10 +11,11 @@ from collections.abc import Callable
 import numpy as np
 
 from grokscope.experiments.experiment import Finding, Outcome
-from grokscope.experiments.readings import around, first_lasting, rank_correlation, trend
+from grokscope.experiments.readings import around, rank_correlation, trend
 from grokscope.phases import Milestones, lasting_alarm
 from grokscope.phases.rules import (
     THRESHOLDS,
+    first_lasting,
     has_traps,
     judged_layers,
     neighbourhood_score,
@@ -26,21 +27,27 @@ Measure = Callable[[Trace, Milestones], Finding]
 
 _NO_PEAK = Finding("inconclusive", "the network never generalised in this run", {})
 _NO_COLLAPSE = "no collapse in this run"
+_NO_LAYERS = Finding("inconclusive", "no layer is large enough for its spectrum to be judged", {})
 
 
 def _decide(holds: bool, measured: str, **values: float) -> Finding:
+    if not all(np.isfinite(value) for value in values.values()):
+        return Finding("inconclusive", f"{measured}: a reading is missing", values)
     return Finding("holds" if holds else "fails", measured, values)
 
 
 def delay(trace: Trace, at: Milestones) -> Finding:
-    """Measure how much later test accuracy arrives than train accuracy, in ratio of steps."""
+    """Measure how much later test accuracy rises than train accuracy saturates, as a ratio."""
     train = trace.series("accuracy", "train").finite()
     full = train.steps[train.values >= THRESHOLDS.memorised]
-    if at.grokked is None or not len(full):
+    if at.onset is None or not len(full):
         return _NO_PEAK
     saturated = max(1, int(full[0]))
-    ratio = at.grokked / saturated
-    words = f"train at step {saturated:,}, test at step {at.grokked:,}: {ratio:.1f} times as many"
+    ratio = at.onset / saturated
+    words = (
+        f"train from step {saturated:,}, test rises from step {at.onset:,} and is there by "
+        f"{at.grokked:,}: {ratio:.1f} times as many"
+    )
     return _decide(ratio >= 3, words, ratio=ratio)
 
 
@@ -60,6 +67,16 @@ def collapse(trace: Trace, at: Milestones) -> Finding:
     # A fall that is there, yet smaller than the criterion, is neither.
     outcome: Outcome = "inconclusive" if peak - end >= THRESHOLDS.observed_fall else "fails"
     return Finding(outcome, words, values)
+
+
+def keeps(trace: Trace, at: Milestones) -> Finding:
+    """Measure whether test accuracy stays near its maximum: the control of `collapse`."""
+    if at.peak is None:
+        return _NO_PEAK
+    peak = around(trace, "accuracy", "test", at.peak)
+    end = around(trace, "accuracy", "test", at.end)
+    words = f"test {peak:.3f} at step {at.peak:,}, {end:.3f} at the end"
+    return _decide(peak - end < 0.10, words, peak=peak, end=end)
 
 
 def alpha_falls(layer: str) -> Measure:
@@ -84,6 +101,8 @@ def traps_only_in_collapse(trace: Trace, at: Milestones) -> Finding:
     if at.peak is None or at.onset is None:
         return _NO_PEAK
     layers = judged_layers(trace)
+    if not layers:
+        return _NO_LAYERS
     counts = {
         (layer, edge): around(trace, "traps.count", layer, step)
         for layer in layers
@@ -102,26 +121,30 @@ def traps_only_in_collapse(trace: Trace, at: Milestones) -> Finding:
 
 
 def _first_alpha(trace: Trace) -> int | None:
-    firsts = []
+    firsts: list[int] = []
     for layer in judged_layers(trace):
         series = trace.series("htsr.alpha", layer).finite()
-        firsts.append(first_lasting(series, series.values < THRESHOLDS.alpha_overfit))
-    return min((step for step in firsts if step is not None), default=None)
+        found = first_lasting(series.values < THRESHOLDS.alpha_overfit)
+        firsts += [] if found is None else [int(series.steps[found])]
+    return min(firsts, default=None)
 
 
 def _first_trap(trace: Trace) -> int | None:
-    firsts = []
+    firsts: list[int] = []
     for layer in judged_layers(trace):
         count, ratio = trace.series("traps.count", layer), trace.series("traps.ratio", layer)
         trapped = np.array(
             [has_traps(c, r) for c, r in zip(count.values, ratio.values, strict=True)]
         )
-        firsts.append(first_lasting(count, trapped))
-    return min((step for step in firsts if step is not None), default=None)
+        found = first_lasting(trapped)
+        firsts += [] if found is None else [int(count.steps[found])]
+    return min(firsts, default=None)
 
 
 def alpha_before_collapse(trace: Trace, at: Milestones) -> Finding:
     """Measure whether some exponent falls below 2 before test accuracy has collapsed."""
+    if not judged_layers(trace):
+        return _NO_LAYERS
     first = _first_alpha(trace)
     if at.collapsed is None:
         return Finding("inconclusive", _NO_COLLAPSE, {} if first is None else {"sign": first})
@@ -139,6 +162,8 @@ def traps_after_peak(trace: Trace, at: Milestones) -> Finding:
     if first is None:
         return Finding("inconclusive", f"no lasting traps; test maximum at step {at.peak:,}", {})
     words = f"traps from step {first:,}; test maximum at step {at.peak:,}"
+    if at.collapsed is None:
+        return Finding("inconclusive", f"{words}; {_NO_COLLAPSE}", {"sign": first})
     return _decide(first >= at.peak, words, sign=first, peak=at.peak)
 
 
@@ -150,12 +175,15 @@ def does_not_turn(measure: str, subject: str) -> Measure:
             return _NO_PEAK
         series = trace.series(measure, subject).finite()
         rise, fall = trend(series, at.onset, at.peak), trend(series, at.peak, at.end)
-        words = f"trend {rise:+.2f} while generalising, {fall:+.2f} after the peak"
+        levels = [around(trace, measure, subject, s) for s in (at.onset, at.peak, at.end)]
+        words = " -> ".join(f"{level:.4g}" for level in levels)
+        words += f", trend {rise:+.2f} while generalising, {fall:+.2f} after the peak"
         values = {"generalising": rise, "after": fall}
         if at.collapsed is None:
             return Finding("inconclusive", f"{words}; {_NO_COLLAPSE}", values)
-        turns = rise * fall < 0 and min(abs(rise), abs(fall)) >= 0.5
-        return _decide(not turns, words, **values)
+        steady = rise * fall < 0 and min(abs(rise), abs(fall)) >= 0.5
+        large = abs(levels[2] - levels[1]) >= 0.1 * abs(levels[1] - levels[0])
+        return _decide(not (steady and large), words, **values)
 
     return finding
 
@@ -165,12 +193,16 @@ def alarm_iff_collapse(rule: str) -> Measure:
 
     def finding(trace: Trace, at: Milestones) -> Finding:
         alarm = lasting_alarm(trace.verdicts, rule)
+        said = {v.phase for v in trace.verdicts if v.rule == rule}
+        if said <= {"not-determined"}:
+            return Finding("inconclusive", "the rule never had what it needs", {})
         if at.peak is None and alarm is None:
             return Finding("inconclusive", "no alarm, and the network never generalised", {})
-        said = "no lasting alarm" if alarm is None else f"alarm from step {alarm:,}"
-        seen = "no collapse" if at.collapsed is None else f"collapse from step {at.collapsed:,}"
-        values = {} if alarm is None else {"alarm": float(alarm)}
-        return _decide((alarm is None) == (at.collapsed is None), f"{said}; {seen}", **values)
+        words = "no lasting alarm" if alarm is None else f"alarm from step {alarm:,}"
+        if at.collapsed is None or at.peak is None:
+            return _decide(alarm is None, f"{words}; no collapse")
+        words += f"; test maximum at step {at.peak:,}, collapse from step {at.collapsed:,}"
+        return _decide(alarm is not None and alarm >= at.peak, words)
 
     return finding
 
@@ -187,9 +219,10 @@ def neighbourhood_follows(trace: Trace, at: Milestones) -> Finding:
             series = trace.series(measure, layer)
             values[f"{name} {layer}"] = rank_correlation(series, test, at.peak)
     words = ", ".join(f"{name} {value:+.2f}" for name, value in values.items())
-    if not np.isfinite(ours):
-        return Finding("inconclusive", f"too few readings after the peak: {words}", values)
-    return _decide(ours >= 0.5, words, **values)
+    if at.collapsed is None:
+        return Finding("inconclusive", f"{words}; {_NO_COLLAPSE}", values)
+    decided = _decide(ours >= 0.5, words, neighbourhood=ours)
+    return Finding(decided.outcome, decided.measured, values)
 
 
 def initial_norm(trace: Trace, at: Milestones) -> Finding:
@@ -205,7 +238,7 @@ def final_accuracy(trace: Trace, at: Milestones) -> Finding:
 
 
 def falls_while_generalising(measure: str, subject: str, share: float) -> Measure:
-    """Measure whether a reading falls below ``share`` of itself by the peak."""
+    """Measure whether a reading falls by ``share`` of itself or more."""
 
     def finding(trace: Trace, at: Milestones) -> Finding:
         if at.peak is None or at.onset is None:
@@ -213,7 +246,8 @@ def falls_while_generalising(measure: str, subject: str, share: float) -> Measur
         before = around(trace, measure, subject, at.onset)
         after = around(trace, measure, subject, at.peak)
         words = f"{before:.4g} before grokking, {after:.4g} at the peak"
-        return _decide(after < share * before, words, before=before, after=after)
+        fallen = before - after >= share * abs(before)
+        return _decide(fallen, words, before=before, after=after)
 
     return finding
 

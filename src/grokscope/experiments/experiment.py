@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
@@ -64,6 +64,8 @@ class Claim:
         criterion: When we say that it holds; fixed before the run, never tuned to pass.
         measure: From a trace and its milestones to a finding.
         presets: Names of the presets that it is evaluated on; empty for all.
+        needs_end: Whether it speaks of the whole run; inconclusive before the last step.
+        settings: Settings that its figure belongs to; inconclusive where they are not the preset's.
     """
 
     id: str
@@ -73,6 +75,8 @@ class Claim:
     criterion: str
     measure: Callable[[Trace, Milestones], Finding]
     presets: frozenset[str] = frozenset()
+    needs_end: bool = True
+    settings: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,34 @@ class Experiment:
     build: Callable[[BaseModel, Path | None, str], System]
     probes: Callable[[BaseModel], Sequence[Probe]]
 
-    def evaluate(self, trace: Trace, preset: str) -> list[tuple[Claim, Finding]]:
-        """Return every claim for ``preset`` with its finding on ``trace``, in their order."""
-        if not len(trace.steps()):
+    def evaluate(
+        self, trace: Trace, preset: str, config: Mapping[str, Any]
+    ) -> list[tuple[Claim, Finding]]:
+        """Return every claim for a preset with its finding on a trace, in their order.
+
+        Args:
+            trace: What was recorded so far.
+            preset: The preset that the run began from.
+            config: Its resolved settings, plain JSON values.
+        """
+        steps = trace.steps()
+        if not len(steps):
             return []
         milestones = find_milestones(trace)
-        return [
-            (claim, claim.measure(trace, milestones))
-            for claim in self.claims
-            if not claim.presets or preset in claim.presets
-        ]
+        standard = self.presets[preset].config.model_dump(mode="json")
+        found = []
+        for claim in self.claims:
+            if claim.presets and preset not in claim.presets:
+                continue
+            finding = claim.measure(trace, milestones)
+            reason = ""
+            changed = sorted(key for key in claim.settings if config.get(key) != standard[key])
+            if changed:
+                reason = f"not the preset's own settings ({', '.join(changed)})"
+            elif claim.needs_end and steps[-1] < config["steps"]:
+                reason = f"the run is at step {steps[-1]:,} of {config['steps']:,}"
+            if reason:
+                words = f"{finding.measured}; {reason}"
+                finding = Finding("inconclusive", words, finding.values)
+            found.append((claim, finding))
+        return found

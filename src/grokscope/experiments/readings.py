@@ -22,20 +22,6 @@ def around(trace: Trace, measure: str, subject: str, step: int) -> float:
     return float(np.median(series.values[max(0, nearest - reach) : nearest + reach + 1]))
 
 
-def first_lasting(series: Series, condition: np.ndarray) -> int | None:
-    """Return the first step from which ``condition`` holds for five readings, None if never.
-
-    Args:
-        series: n readings.
-        condition: Booleans, shape (n,).
-    """
-    window = THRESHOLDS.evaluations
-    for i in range(len(condition) - window + 1):
-        if condition[i : i + window].all():
-            return int(series.steps[i])
-    return None
-
-
 def rank_correlation(a: Series, b: Series, since: int) -> float:
     """Return Spearman's rank correlation of two series over the steps both were read at.
 

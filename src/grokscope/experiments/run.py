@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from pydantic import BaseModel
 from grokscope.errors import InputError, MissingResource, RunFailed
 from grokscope.experiments.experiment import Experiment
 from grokscope.store.checkpoints import latest_checkpoint, prune_checkpoints, save_checkpoint
+from grokscope.store.config import config_differences
+from grokscope.store.environment import capture_environment
 from grokscope.store.run_directory import RunDirectory
 from grokscope.training.loop import train
 from grokscope.training.system import System
@@ -99,35 +101,31 @@ def run_experiment(
     Raises:
         GrokscopeError: For data, disk, lock or damage; what was recorded stays.
     """
+    if device == "auto" and "device" in run.manifest:
+        device = str(run.manifest["device"])  # where it began: only there it goes on bit for bit
     device = choose_device(device)
-    with run.lock(), _one_thread():
+    with run.lock(), _one_thread(), _signals() as caught:
         if run.manifest["status"] == "finished":
             say(f"{run.path} is finished already; nothing to do.")
             return Result(run, "finished")
+        settings = config.model_dump()
+        stop = int(settings["steps"])
+        schedule = log_spaced(stop, int(settings["observations"]))
         system = experiment.build(config, data_dir, device)
         _same_data(run, system)
-        _restore(run, system, say)
-        stop = int(config.model_dump()["steps"])
-        schedule = log_spaced(stop, int(config.model_dump()["observations"]))
-        with (
-            Watch(
-                system.model,
-                probes=experiment.probes(config),
-                data=system.data,
-                run=run,
-                budget=None,
-                seed=int(config.model_dump()["seed"]),
-            ) as watch,
-            _signals() as caught,
-        ):
+        _restore(run, system, schedule, say)
+        with Watch(
+            system.model,
+            probes=experiment.probes(config),
+            data=system.data,
+            run=run,
+            budget=None,
+            seed=int(settings["seed"]),
+        ) as watch:
             seen = max(watch.trace.steps(), default=-1)
-            observe_at = [step for step in schedule if step > seen]
             if system.step:
-                watch.note(system.step, "resumed", f"resumed at step {system.step:,}")
-            run.update(status="running", device=device, data=dict(system.provenance))
-
-            def checkpoint() -> None:
-                _save(run, system, watch)
+                watch.note(system.step, "resumed", _resumed(run, system, device))
+            run.update(status="running", device=device, data=dict(system.provenance), message="")
 
             def observe() -> None:
                 before = watch.trace.verdict("observed")
@@ -136,15 +134,15 @@ def run_experiment(
                     raise watch.recording_error
                 now = watch.trace.verdict("observed")
                 if now is not None and (before is None or before.phase != now.phase):
-                    checkpoint()
+                    _save(run, system, watch)
 
             try:
                 done = train(
                     system,
                     stop_step=stop,
-                    observe_at=observe_at,
+                    observe_at=[step for step in schedule if step > seen],
                     observe=observe,
-                    checkpoint=checkpoint,
+                    checkpoint=lambda: _save(run, system, watch),
                     checkpoint_seconds=checkpoint_seconds,
                     stopping=lambda: bool(caught),
                     progress=lambda: progress(Progress(system.step, stop, watch)),
@@ -153,11 +151,25 @@ def run_experiment(
                 watch.note(system.step, "failed", str(error))
                 run.update(status="failed", reached_step=system.step, message=str(error))
                 return Result(run, "failed", str(error))
-            status: Status = "finished" if done else "interrupted"
-            if not done:
-                watch.note(system.step, "interrupted", f"stopped at step {system.step:,}")
-            run.update(status=status, reached_step=system.step)
-            return Result(run, status, signal=caught[0] if caught and not done else 0)
+            if done:
+                run.update(status="finished", reached_step=system.step)
+                return Result(run, "finished")
+            watch.note(system.step, "interrupted", f"stopped at step {system.step:,}")
+            run.update(status="interrupted", reached_step=system.step)
+            return Result(run, "interrupted", signal=caught[0])
+
+
+def _resumed(run: RunDirectory, system: System, device: str) -> str:
+    """Say where a run goes on, and what is not as it was when it began."""
+    then = {**run.manifest["environment"], "device": run.manifest.get("device", device)}
+    now = {**capture_environment(), "device": device}
+    changed = [
+        difference
+        for difference in config_differences(then, now)
+        if not difference.startswith("argv")
+    ]
+    words = f"resumed at step {system.step:,}"
+    return f"{words}; not bit for bit, since {', '.join(changed)}" if changed else words
 
 
 def _same_data(run: RunDirectory, system: System) -> None:
@@ -170,20 +182,28 @@ def _same_data(run: RunDirectory, system: System) -> None:
         )
 
 
-def _restore(run: RunDirectory, system: System, say: Callable[[str], None]) -> None:
+def _restore(
+    run: RunDirectory, system: System, schedule: Sequence[int], say: Callable[[str], None]
+) -> None:
     """Bring system and trace back to the newest good checkpoint, or to the start without one."""
     checkpoint, damaged = latest_checkpoint(run.path)
     for message in damaged:
         say(f"Passed over a damaged checkpoint: {message}")
     with run.trace(readonly=False) as database:
-        if checkpoint is None:
-            database.truncate_after(-1)
-            return
-        if checkpoint.state["config_hash"] != run.manifest["config_hash"]:
-            raise InputError(f"{checkpoint.path} belongs to a run of another configuration.")
-        system.restore(checkpoint.step, checkpoint.tensors, checkpoint.state["numbers"])
-        database.truncate_after(checkpoint.step)
-    say(f"Resuming {run.path} at step {checkpoint.step:,}.")
+        recorded = database.load().steps()
+        if checkpoint is not None:
+            if checkpoint.state["config_hash"] != run.manifest["config_hash"]:
+                raise InputError(f"{checkpoint.path} belongs to a run of another configuration.")
+            due = [step for step in schedule if step <= checkpoint.step]
+            if set(due) <= set(recorded.tolist()):
+                system.restore(checkpoint.step, checkpoint.tensors, checkpoint.state["numbers"])
+                database.truncate_after(checkpoint.step)
+                say(f"Resuming {run.path} at step {checkpoint.step:,}.")
+                return
+            say("The trace lacks observations from before the newest checkpoint.")
+        if len(recorded) or checkpoint is not None:
+            say(f"Starting {run.path} over.")
+        database.truncate_after(-1)
 
 
 def _save(run: RunDirectory, system: System, watch: Watch) -> None:
@@ -191,7 +211,7 @@ def _save(run: RunDirectory, system: System, watch: Watch) -> None:
     state = {"config_hash": run.manifest["config_hash"], "numbers": numbers}
     save_checkpoint(run.path, system.step, tensors, state)
     turns = {v.since for v in watch.trace.verdicts if v.rule == "observed"}
-    prune_checkpoints(run.path, keep_last=2, keep_steps=frozenset(turns))
+    prune_checkpoints(run.path, system.step, keep_last=2, keep_steps=frozenset(turns))
     run.update(reached_step=system.step)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from grokscope.measures.shuffled_spectrum import bulk_scales
+from grokscope.measures._spectra import bulk_scales
 from grokscope.measures.tracy_widom import edge_threshold
 
 

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grokscope.measures._spectra import bulk_scales
 from grokscope.measures.marchenko_pastur import cdf, scale_from_median
-from grokscope.measures.shuffled_spectrum import bulk_scales
 
 _CHUNK_BYTES = 256 * 2**20  # of simulated matrices in memory at once
 
@@ -32,7 +32,7 @@ class KSResult:
         p_value: Chance that Gaussian noise of equal shape is as far from the law, mean over the
             shuffles; at least ``1 / (draws + 1)``.
         draws: Number of simulated noise matrices behind ``p_value``.
-        reason: Why distance and p-value are nan; empty if they are not.
+        reason: Why the p-value, or with it the distance, is nan; empty if neither is.
     """
 
     distance: float
@@ -54,7 +54,8 @@ def ks_marchenko_pastur(
     (Vovk & Wang, arXiv:1212.4966), and under the null it lies near 1/2.
 
     The null is simulated once per (shape, draws, seed) and process and then kept; it takes
-    about 0.5 s for 784x200 and grows as the cube of the shorter side.
+    about 0.5 s for 784x200 and grows as the cube of the shorter side. The distance needs none:
+    without draws it is all that is computed.
 
     Source: the check is of Prakash & Martin, arXiv:2506.04434, table 4, who use the
     independent-draws p-value, to which these p-values must not be compared.
@@ -62,24 +63,26 @@ def ks_marchenko_pastur(
     Args:
         shuffled: `shuffled_spectrum.shuffled_eigenvalues` of one matrix, shape ``(R, M)``.
         shape: Shape of that matrix, either orientation.
-        draws: Number of simulated matrices, at least 1.
+        draws: Number of simulated matrices; 0 for the distance alone.
         seed: Of the simulation's own generator.
 
     Returns:
         Distance and p-value. Missing if the matrix is empty, not finite or zero, or if more than
-        half of the shuffled eigenvalues are zero to rounding.
+        half of the shuffled eigenvalues are zero to rounding. Without draws only the p-value is.
 
     Raises:
         ValueError: If the eigenvalues do not belong to shuffles of a matrix of that shape, or
-            ``draws`` is below 1.
+            ``draws`` is below 0.
     """
-    if draws < 1:
-        raise ValueError(f"ks_marchenko_pastur: expected at least 1 draw, got {draws}.")
+    if draws < 0:
+        raise ValueError(f"ks_marchenko_pastur: expected 0 draws or more, got {draws}.")
     scales, reason = bulk_scales(shuffled, shape)
     if reason:
         return KSResult(math.nan, math.nan, draws, reason)
     ratio = min(shape) / max(shape)
     distances = _ks_distances(shuffled.cpu().numpy() / scales[:, None], ratio)
+    if draws == 0:
+        return KSResult(float(distances.mean()), math.nan, 0, "no null was simulated")
     null = _null_distances(max(shape), min(shape), draws, seed)
     as_far = draws - np.searchsorted(null, distances, side="left")
     return KSResult(float(distances.mean()), float(((1 + as_far) / (draws + 1)).mean()), draws)

@@ -7,13 +7,10 @@ that is not zero, and not to what the layer has learned.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from grokscope.measures.marchenko_pastur import scale_from_median
-from grokscope.measures.spectrum import eigenvalues, require_shape, unfit
+from grokscope.measures.spectrum import eigenvalues
 
 _CHUNK_BYTES = 256 * 2**20  # of shuffled copies in memory at once
 
@@ -63,37 +60,3 @@ def shuffled_eigenvalues(
             torch.take(flat, order.to(flat.device), out=copy.view(-1))
         spectra.append(eigenvalues(copies))
     return torch.cat(spectra)
-
-
-def bulk_scales(shuffled: Tensor, shape: tuple[int, int]) -> tuple[NDArray[np.float64], str]:
-    """Estimate the entry variance of each shuffle from the middle of its spectrum.
-
-    Args:
-        shuffled: `shuffled_eigenvalues`, shape ``(R, M)``.
-        shape: Shape of the matrix, either orientation.
-
-    Returns:
-        float64 variances, shape ``(R,)``, and ``""``; or nan variances and the reason why there is
-        no bulk to scale: the matrix is empty, not finite or zero, or more than half of the
-        eigenvalues of a shuffle are zero to rounding (few entries differ from zero, or from their
-        mean).
-
-    Raises:
-        ValueError: If the eigenvalues do not belong to shuffles of a matrix of that shape.
-    """
-    require_shape("bulk_scales", shuffled, shape)
-    if shuffled.ndim != 2:
-        raise ValueError(
-            f"bulk_scales: expected shuffled eigenvalues of shape (R, M), "
-            f"got {tuple(shuffled.shape)}."
-        )
-    none = np.full(len(shuffled), np.nan)
-    reason = unfit(shuffled)
-    if reason:
-        return none, reason
-    values = shuffled.cpu().numpy()
-    scales = scale_from_median(values, min(shape) / max(shape))
-    rounding = max(shape) * np.finfo(np.float64).eps * values[:, -1]
-    if (scales <= rounding).any():
-        return none, "no bulk: more than half of the shuffled eigenvalues are zero"
-    return scales, ""

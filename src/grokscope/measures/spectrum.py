@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from grokscope.measures._spectra import ALL_ZERO, require_shape, unfit
 from grokscope.measures._value import Value, missing
 
 
@@ -48,42 +49,6 @@ def eigenvalues(weight: Tensor) -> Tensor:
     gram = gram.masked_fill(~finite[..., None, None], 0.0)
     found: Tensor = torch.linalg.eigvalsh(gram).clamp_(min=0.0)
     return found.masked_fill_(~finite[..., None], torch.nan)
-
-
-ALL_ZERO = "all weights are zero"
-
-
-def unfit(eigenvalues: Tensor) -> str:
-    """Return why a spectrum cannot be measured at all; an empty string if it can.
-
-    Args:
-        eigenvalues: As `eigenvalues` returns them, any shape.
-
-    Returns:
-        A reason for `Value` (`ALL_ZERO` if it is that), or ``""``.
-    """
-    if eigenvalues.numel() == 0:
-        return "the matrix is empty"
-    if not bool(eigenvalues.isfinite().all()):
-        return "weights are not finite"
-    if not bool((eigenvalues > 0).any()):
-        return ALL_ZERO
-    return ""
-
-
-def require_shape(name: str, eigenvalues: Tensor, shape: tuple[int, int]) -> None:
-    """Raise ValueError unless ``eigenvalues`` can be those of matrices of ``shape``.
-
-    Args:
-        name: The function that was called, for the message.
-        eigenvalues: Shape ``(..., M)``.
-        shape: Shape of one matrix, either orientation.
-    """
-    if len(shape) != 2 or eigenvalues.ndim == 0 or eigenvalues.shape[-1] != min(shape):
-        raise ValueError(
-            f"{name}: expected eigenvalues of shape (..., M) with M the shorter side of the "
-            f"matrix, got {tuple(eigenvalues.shape)} for a matrix of shape {tuple(shape)}."
-        )
 
 
 def spectral_norm(eigenvalues: Tensor, shape: tuple[int, int]) -> Value:

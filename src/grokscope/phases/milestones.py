@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grokscope.phases.rules import THRESHOLDS, Thresholds
+from grokscope.phases.rules import THRESHOLDS, Thresholds, first_lasting
 from grokscope.store.trace import Trace
 
 
@@ -72,23 +72,20 @@ def find_milestones(trace: Trace, limits: Thresholds = THRESHOLDS) -> Milestones
     if not len(steps):
         raise ValueError("the trace holds no observation; milestones need at least one.")
     train = trace.series("accuracy", "train").finite()
-    memorised = None
-    full = train.values >= limits.memorised
-    for i in range(len(full) - limits.evaluations + 1):
-        if full[i : i + limits.evaluations].all():
-            memorised = int(train.steps[i])
-            break
+    full = first_lasting(train.values >= limits.memorised, limits.evaluations)
+    memorised = None if full is None else int(train.steps[full])
 
     onset = grokked = peak = collapsed = None
     test = trace.series("accuracy", "test").finite()
-    fitted = train.steps[train.values >= limits.fitting]
-    later = test.steps >= fitted[0] if len(fitted) else np.zeros(len(test), bool)
-    if memorised is not None and later.any():
+    if memorised is not None and len(test):
+        later = test.steps >= train.steps[np.argmax(train.values >= limits.fitting)]
         after = test.steps[later]
         smooth = _centred_median(test.values[later], limits.evaluations)
-        top, low = smooth.max(), smooth.min()
-        if top - low >= limits.generalised_gap * (1 - low):
-            peak = int(after[np.argmax(smooth)])
+        fitted = after >= train.steps[np.argmax(train.values >= limits.fitted)]
+        at_peak = int(np.argmax(np.where(fitted, smooth, -1.0)))
+        top, low = smooth[at_peak], smooth[: at_peak + 1].min()
+        if top - low >= limits.generalised_gap * (1 - low) or top >= 1 - limits.near_train:
+            peak = int(after[at_peak])
             risen = np.argmax(smooth >= low + limits.grokking_gap * (1 - low))
             onset = int(after[max(0, risen - 1)])
             grokked = int(after[np.argmax(smooth >= low + 0.95 * (top - low))])

@@ -51,11 +51,16 @@ class Thresholds:
         fitting: Train accuracy from which the lowest level of the score is looked for: the level
             that generalisation starts from. Half, and not ``memorised``, since some seeds learn
             their last training points only while they generalise.
+        fitted: Train accuracy from which the maximum of the score is looked for. A score that is
+            at its best before that, and falls while the last points are learnt, is ordinary
+            overfitting.
         unstable_train: Train accuracy below which a network that had memorised is ``unstable``.
         grokking_gap: Share of the gap between that lowest level and 1 which the score must have
             closed to leave ``pre-grokking``.
         generalised_gap: Share of the gap closed from which the network counts as ``generalised``
             once the score no longer rises; only then can it collapse.
+        near_train: Distance of the score from train accuracy within which the network counts as
+            generalised however it came there.
         still_rising: Rise of the score since half as many steps that makes it ``grokking`` still.
         observed_fall: Fall of test accuracy below its maximum that is a collapse. Published edge
             of the third phase: test accuracy below its maximum less 0.05.
@@ -73,9 +78,11 @@ class Thresholds:
     evaluations: int = 5
     memorised: float = 0.99
     fitting: float = 0.50
+    fitted: float = 0.90
     unstable_train: float = 0.90
     grokking_gap: float = 0.25
     generalised_gap: float = 0.50
+    near_train: float = 0.10
     still_rising: float = 0.05
     observed_fall: float = 0.05
     neighbourhood_fall: float = 0.10
@@ -99,9 +106,23 @@ def neighbourhood_score(trace: Trace) -> Series:
 
 def running_median(values: np.ndarray, window: int) -> np.ndarray:
     """Return the median of each value and those before it, ``window`` at most, shape (n,)."""
-    return np.array(
-        [np.median(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))], np.float64
-    )
+    first = [np.median(values[: i + 1]) for i in range(min(window - 1, len(values)))]
+    if len(values) < window:
+        return np.array(first, np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(values, window)
+    return np.concatenate([first, np.median(windows, axis=1)])
+
+
+def first_lasting(condition: np.ndarray, window: int = THRESHOLDS.evaluations) -> int | None:
+    """Return the index from which ``condition`` holds ``window`` times in a row, None if never.
+
+    Args:
+        condition: Booleans, shape (n,).
+        window: How often.
+    """
+    held = np.convolve(condition, np.ones(window), "valid") if len(condition) else np.empty(0)
+    found = np.flatnonzero(held == window)
+    return int(found[0]) if len(condition) >= window and len(found) else None
 
 
 def _percent(value: float) -> str:
@@ -112,16 +133,13 @@ def _follow(
     trace: Trace, score: Series, name: str, fall: float, limits: Thresholds
 ) -> tuple[str, str]:
     """Place the newest observation in the sequence of phases that ``score`` goes through."""
-    train = trace.series("accuracy", "train").finite()
-    score = score.finite()
-    if not len(train) or not len(score):
+    train, score = trace.series("accuracy", "train").finite(), score.finite()
+    if not _is_new(trace, train) or not _is_new(trace, score):
         return "not-determined", f"needs train accuracy and {name}; neither may be missing"
 
     now = train.values[-1]
-    held = np.convolve(train.values >= limits.memorised, np.ones(limits.evaluations), "valid")
-    memorised = bool((held == limits.evaluations).any())
     recent = float(np.median(train.values[-limits.evaluations :]))
-    if not memorised:
+    if first_lasting(train.values >= limits.memorised, limits.evaluations) is None:
         return "fitting", f"train accuracy {_percent(now)}: not all training points are learnt yet"
     if recent < limits.unstable_train:
         return "unstable", f"train accuracy fell to {_percent(recent)} after it had been full"
@@ -129,27 +147,35 @@ def _follow(
     since = train.steps[np.argmax(train.values >= limits.fitting)]
     later = score.steps >= since
     steps, smooth = score.steps[later], running_median(score.values[later], limits.evaluations)
-    if not len(smooth):
-        return "not-determined", f"no {name} since the training set was fitted"
-    level, low, peak = smooth[-1], smooth.min(), smooth.max()
+    fitted = steps >= train.steps[np.argmax(train.values >= limits.fitted)]
+    at_peak = int(np.argmax(np.where(fitted, smooth, -1.0)))
+    level, peak, low = smooth[-1], smooth[at_peak], smooth[: at_peak + 1].min()
 
     def gap_closed(value: float) -> float:
         return (value - low) / (1 - low) if low < 1 else 1.0
 
-    if gap_closed(peak) >= limits.generalised_gap and peak - level >= fall:
+    near = recent - level <= limits.near_train
+    had = gap_closed(peak) >= limits.generalised_gap or recent - peak <= limits.near_train
+    if had and peak - level >= fall:
         return "anti-grokking", (
             f"{name} {_percent(level)}, down from {_percent(peak)} at step "
-            f"{steps[np.argmax(smooth)]:,}, while train accuracy is {_percent(now)}"
+            f"{steps[at_peak]:,}, while train accuracy is {_percent(now)}"
         )
-    if gap_closed(level) < limits.grokking_gap:
+    if gap_closed(level) < limits.grokking_gap and not near:
         return "pre-grokking", (
             f"{name} {_percent(level)}, lowest {_percent(low)}, with train accuracy {_percent(now)}"
         )
     # Time in this field is logarithmic: "still" means since half as many steps.
     before = smooth[max(0, int(np.searchsorted(steps, steps[-1] / 2, "right")) - 1)]
-    if level - before >= limits.still_rising or gap_closed(level) < limits.generalised_gap:
+    risen = gap_closed(level) >= limits.generalised_gap or near
+    if level - before >= limits.still_rising or not risen:
         return "grokking", f"{name} {_percent(level)}, {_percent(before)} at half the steps"
     return "generalised", f"{name} {_percent(level)}, at most {_percent(peak)} so far"
+
+
+def _is_new(trace: Trace, series: Series) -> bool:
+    """Say whether a series was read at the newest observation; an older reading proves nothing."""
+    return len(series) > 0 and series.steps[-1] == trace.steps()[-1]
 
 
 def _observed(trace: Trace, limits: Thresholds) -> tuple[str, str]:
@@ -164,10 +190,11 @@ def _neighbourhood(trace: Trace, limits: Thresholds) -> tuple[str, str]:
 
 def judged_layers(trace: Trace, limits: Thresholds = THRESHOLDS) -> list[str]:
     """Return the layers that are large enough for the ``htsr`` rule, in the order of the model."""
+    sizes = {layer: trace.series("spectrum.size", layer) for layer in trace.subjects("htsr.alpha")}
     return [
         layer
-        for layer in trace.subjects("htsr.alpha")
-        if trace.series("spectrum.size", layer).values[-1:].sum() >= limits.minimum_rank
+        for layer, size in sizes.items()
+        if len(size) and size.values[-1] >= limits.minimum_rank
     ]
 
 
@@ -180,20 +207,21 @@ def _htsr(trace: Trace, limits: Thresholds) -> tuple[str, str]:
     alphas: dict[str, float] = {}
     trapped: dict[str, float] = {}
     for layer in judged_layers(trace, limits):
-        alphas[layer] = float(trace.series("htsr.alpha", layer).values[-1])
-        count = trace.series("traps.count", layer).values[-1:]
-        ratio = trace.series("traps.ratio", layer).values[-1:]
-        if len(count) and len(ratio) and has_traps(float(count[0]), float(ratio[0]), limits):
-            trapped[layer] = float(count[0])
-    known = {layer: alpha for layer, alpha in alphas.items() if np.isfinite(alpha)}
-    if not known or len(known) < len(alphas):
-        return "not-determined", "an exponent of every layer is needed, and one is missing"
-    words = ", ".join(f"alpha({layer}) {alpha:.2f}" for layer, alpha in known.items())
+        names = ("htsr.alpha", "traps.count", "traps.ratio")
+        read = [trace.series(measure, layer).finite() for measure in names]
+        if not all(_is_new(trace, series) for series in read):
+            return "not-determined", f"exponent or traps of {layer} are missing"
+        alphas[layer], count, ratio = (float(series.values[-1]) for series in read)
+        if has_traps(count, ratio, limits):
+            trapped[layer] = count
+    if not alphas:
+        return "not-determined", "no layer is large enough for its spectrum to be judged"
+    words = ", ".join(f"alpha({layer}) {alpha:.2f}" for layer, alpha in alphas.items())
     words += "".join(f", {count:.1f} traps in {layer}" for layer, count in trapped.items())
     words += "" if trapped else ", no traps"
-    if min(known.values()) < limits.alpha_overfit and trapped:
+    if min(alphas.values()) < limits.alpha_overfit and trapped:
         return "anti-grokking", words
-    if max(known.values()) > limits.alpha_random:
+    if max(alphas.values()) > limits.alpha_random:
         return "pre-grokking", words
     return "generalised", words
 

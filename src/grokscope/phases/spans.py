@@ -41,16 +41,16 @@ def phase_spans(trace: Trace, rule: str) -> list[Span]:
 def agreement(trace: Trace, rule: str, truth: str = "observed") -> float:
     """Return the share of log-time in which ``rule`` says whether the network has collapsed.
 
-    Both are reduced to the question that an alarm answers: anti-grokking, or not. Each observation
-    from the first on which both rules have an opinion counts once; observations are log-spaced.
+    Both are reduced to the question that an alarm answers: anti-grokking, or not. An alarm while
+    the network is still fitting is a wrong one. Each observation at which neither rule abstains
+    counts once; observations are log-spaced.
 
     Returns:
         A share in [0, 1]; ``nan`` if the two never both had an opinion.
     """
     said = {v.step: v.phase for v in trace.verdicts if v.rule == rule}
     true = {v.step: v.phase for v in trace.verdicts if v.rule == truth}
-    silent = {"not-determined", "fitting"}
-    both = [s for s in said if s in true and said[s] not in silent and true[s] not in silent]
+    both = [s for s in said if s in true and "not-determined" not in (said[s], true[s])]
     if not both:
         return float("nan")
     same = sum((said[s] == "anti-grokking") == (true[s] == "anti-grokking") for s in both)

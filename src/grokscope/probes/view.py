@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from grokscope.measures._value import Value
 from grokscope.measures.spectrum import eigenvalues
 from grokscope.store.records import Reading
 
-_WRAPPERS = ("_orig_mod.", "module.")
+_COMPILED = "_orig_mod"  # where `torch.compile` keeps the module that it wraps
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,17 @@ class Forward:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the module inside `torch.compile` and data-parallel wrappers.
+    """Return the module inside `torch.compile` and (distributed) data-parallel wrappers.
 
     Hooks on a compiled module are ignored or recompile it; the original shares its parameters.
     """
     while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and type(model).__name__.endswith("DataParallel"):
-            inner = getattr(model, "module", None)
-        if not isinstance(inner, nn.Module):
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif (inner := model._modules.get(_COMPILED)) is not None:
+            model = inner
+        else:
             return model
-        model = inner
 
 
 def weight_matrices(model: nn.Module) -> dict[str, Tensor]:
@@ -73,18 +75,61 @@ def weight_matrices(model: nn.Module) -> dict[str, Tensor]:
     The name of a layer's ``weight`` is the layer's path (``fc1``, ``encoder.0``); other matrices
     keep their full path. Shared parameters appear once.
     """
-    found = {}
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 2 and parameter.is_floating_point():
-            for wrapper in _WRAPPERS:
-                name = name.replace(wrapper, "")
-            found[name.removesuffix(".weight")] = parameter.detach()
-    return found
+    parameters = dict(model.named_parameters())
+    return {layer: parameters[path].detach() for layer, path in _matrix_paths(model).items()}
+
+
+def _matrix_paths(model: nn.Module) -> dict[str, str]:
+    """Return the path of every weight matrix among the parameters, by the name of its layer."""
+    return {
+        _layer_name(path).removesuffix(".weight"): path
+        for path, parameter in model.named_parameters()
+        if parameter.ndim == 2 and parameter.is_floating_point()
+    }
+
+
+def _layer_name(path: str) -> str:
+    """Return a path as it would read if no module on it were compiled."""
+    return ".".join(part for part in path.split(".") if part != _COMPILED)
+
+
+def _eagerly() -> AbstractContextManager[Any]:
+    """Run compiled submodules as written: hooks inside them fire, and nothing is recompiled."""
+    # Where the compiler was never imported nothing is compiled, and importing it takes seconds.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+@contextmanager
+def _kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Put back what a forward pass does to buffers, such as counters, in evaluation mode too."""
+    owned = [(module, dict(module._buffers)) for module in model.modules()]
+    before = [(b, b.detach().clone()) for b in model.buffers() if b.layout == torch.strided]
+    try:
+        yield
+    finally:
+        for module, buffers in owned:
+            module._buffers.clear()
+            module._buffers.update(buffers)
+        for buffer, content in before:
+            # Compared bit by bit, as nan differs from itself; one that did not change is not
+            # written to, since autograd would take that for a change.
+            if not torch.equal(_bits(buffer), _bits(content)):
+                buffer.copy_(content)
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Look at a model in evaluation mode and leave no trace: mode, RNG, autograd and autocast."""
+    """Look at a model in evaluation mode and leave no trace.
+
+    Kept are mode, buffers, RNG, autograd, autocast and what `torch.compile` has compiled.
+    """
     training = [(module, module.training) for module in model.modules()]
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     kind = next((d.type for d in devices), "cpu")
@@ -92,6 +137,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         torch.random.fork_rng(devices=sorted(d.index or 0 for d in devices)),
         torch.no_grad(),
         torch.autocast(kind, enabled=False),
+        _eagerly(),
+        _kept_buffers(model),
     ):
         try:
             model.eval()
@@ -170,7 +217,7 @@ class View:
         Args:
             weights: Replacements by layer name, as in `weights`.
         """
-        paths = {self._path(name): weight for name, weight in weights.items()}
+        paths = {self._paths[layer]: weight for layer, weight in weights.items()}
         logits: Tensor = torch.func.functional_call(self.model, paths, (self.inputs,))
         return logits
 
@@ -195,24 +242,25 @@ class View:
             return Reading(self.step, measure, subject, value.value, value.reason)
         return Reading(self.step, measure, subject, float(value), reason)
 
-    def _path(self, layer: str) -> str:
-        names = {name for name, _ in self.model.named_parameters()}
-        return layer if layer in names else f"{layer}.weight"
+    @cached_property
+    def _paths(self) -> dict[str, str]:
+        return _matrix_paths(self.model)
 
     def _forward(self, inputs: Tensor) -> Forward:
         entering: dict[str, Tensor] = {}
         hooks = []
 
-        def remember(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            def hook(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-                entering[name] = arguments[0].detach()
+        def remember(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+            def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                entering[name] = (args[0] if args else kwargs["input"]).detach()
 
             return hook
 
         try:
             for name, module in self.model.named_modules():
                 if isinstance(module, nn.Linear):
-                    hooks.append(module.register_forward_pre_hook(remember(name)))
+                    hook = remember(_layer_name(name))
+                    hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             logits = self.logits_of(inputs)
         finally:
             for handle in hooks:

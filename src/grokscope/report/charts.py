@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import altair as alt
 
-from grokscope.phases import PHASES, RULES, THRESHOLDS
+from grokscope.phases import PHASES, RULES, THRESHOLDS, Milestones
 from grokscope.phases.rules import judged_layers, neighbourhood_score
 from grokscope.report.disagreements import stretches
 from grokscope.report.panel import (
@@ -79,6 +79,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 def main_chart(
     trace: Trace,
+    at: Milestones,
     palette: Palette,
     width: Width = "container",
     height: int = 270,
@@ -92,13 +93,14 @@ def main_chart(
 
     Args:
         trace: At least one observation.
+        at: Its milestones.
         palette: Colours.
         width: Of everything, in pixels; or ``container``.
         height: Of the plot without the strips, in pixels.
         legend: Whether the phases are listed below the chart.
     """
     rules = [rule for rule in RULES if trace.verdict(rule) is not None]
-    x = step_channel(trace, short=False, offset=len(rules) * (_STRIP + _GAP) + _GAP)
+    x = step_channel(at, short=False, offset=len(rules) * (_STRIP + _GAP) + _GAP)
     lines = [
         Line("train", trace.series("accuracy", "train"), palette.muted, width=1.5),
         Line("test", trace.series("accuracy", "test"), palette.ink, width=2.25),
@@ -166,7 +168,11 @@ def _strip(
 
 
 def alpha_chart(
-    trace: Trace, palette: Palette, width: Width = "container", height: int = 210
+    trace: Trace,
+    at: Milestones,
+    palette: Palette,
+    width: Width = "container",
+    height: int = 210,
 ) -> alt.LayerChart | None:
     """Chart the exponent of each layer, with the range that its authors call well-trained.
 
@@ -187,14 +193,18 @@ def alpha_chart(
     # No exponent of this estimator is below 1; should one be, its own scale shows it.
     bottom = 1.0 if all((line.series.finite().values >= 1).all() for line in lines) else scale.low
     scale = replace(scale, low=bottom, marks=(1, 2, 4, 6, 10, 20, 40), numbers=",~g")
-    x = step_channel(trace, short=False)
+    x = step_channel(at, short=False)
     limits = _limits(scale, height, palette, (low, high))
     layers = [bands(trace, palette, x), *limits, *line_layers(lines, x, scale, height)]
     return dressed(layers, palette, width, height)
 
 
 def traps_chart(
-    trace: Trace, palette: Palette, width: Width = "container", height: int = 210
+    trace: Trace,
+    at: Milestones,
+    palette: Palette,
+    width: Width = "container",
+    height: int = 210,
 ) -> alt.LayerChart | None:
     """Chart the correlation traps of each layer: mean over the shuffles, and spread.
 
@@ -213,7 +223,7 @@ def traps_chart(
     most = max((row["high"] or 0.0 for row in rows), default=0.0)
     counts = [line.series for line in lines]
     scale = fitting_scale(counts, "symlog", in_view=(0.0, max(most * 1.05, 2.0)))
-    x = step_channel(trace, short=False)
+    x = step_channel(at, short=False)
     colours = alt.Scale(domain=[ln.name for ln in lines], range=[ln.colour for ln in lines])
     y = alt.Y("low:Q", title=None, scale=scale.channel(), axis=scale.axis(height))
     area = alt.Chart(data_of(rows)).mark_area(opacity=0.22 / max(1.0, len(lines) / 3))
@@ -230,12 +240,12 @@ def _limits(
     scale: ValueScale, height: int, palette: Palette, limits: Sequence[float]
 ) -> list[alt.Chart]:
     """Draw thresholds of the rules as dashed lines across the plot; two of them hold a band."""
-    at = [height * (1 - scale.share(limit)) for limit in limits]
+    places = [height * (1 - scale.share(limit)) for limit in limits]
     across = {"x": alt.value(0), "x2": alt.value("width")}
-    rows = data_of([{"at": place} for place in at])
+    rows = data_of([{"at": place} for place in places])
     rules = alt.Chart(rows).mark_rule(strokeDash=[2, 3], color=palette.ink, opacity=0.7)
     drawn = [rules.encode(y=alt.Y("at:Q", scale=None, axis=None), **across)]
-    if len(at) == 2:
+    if len(places) == 2:
         band = alt.Chart(data_of([{"one": 1}])).mark_rect(fill=palette.ink, opacity=0.07)
-        drawn.insert(0, band.encode(y=alt.value(at[1]), y2=alt.value(at[0]), **across))
+        drawn.insert(0, band.encode(y=alt.value(places[1]), y2=alt.value(places[0]), **across))
     return drawn

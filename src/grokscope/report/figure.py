@@ -10,6 +10,8 @@ from typing import Any
 import vl_convert
 
 from grokscope.errors import UsageError
+from grokscope.phases import find_milestones
+from grokscope.report import words
 from grokscope.report.charts import main_chart
 from grokscope.report.theme import LIGHT
 from grokscope.store.atomic import write_atomically
@@ -44,18 +46,16 @@ def write_figure(trace: Trace, manifest: Mapping[str, Any], path: Path) -> None:
             f"{path.name!r}: the kind of a figure is told by its ending, which can be .png, .svg "
             "or .pdf."
         )
-    chart = main_chart(trace, LIGHT, _WIDTH, legend=True)
+    chart = main_chart(trace, find_milestones(trace), LIGHT, _WIDTH, legend=True)
     spec = chart.properties(title=_title(trace, manifest), background=LIGHT.paper).to_dict()
     drawn = convert(spec)
     write_atomically(path, drawn.encode() if isinstance(drawn, str) else drawn)
 
 
 def _title(trace: Trace, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    parts = [f"{manifest['experiment']}, preset {manifest['preset']}"]
-    seed = (manifest.get("config") or {}).get("seed")
-    if seed is not None:
-        parts.append(f"seed {seed}")
-    title: dict[str, Any] = {"text": ", ".join(parts), "anchor": "start", "offset": 12}
+    name, seed = words.run_name(manifest), words.seed_of(manifest)
+    text = name if seed is None else f"{name}, seed {seed}"
+    title: dict[str, Any] = {"text": text, "anchor": "start", "offset": 12}
     verdict = trace.verdict("observed")
     if verdict is not None:
         title["subtitle"] = f"{verdict.phase} since step {verdict.since:,}: {verdict.evidence}"

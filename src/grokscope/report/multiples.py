@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import altair as alt
 
+from grokscope.phases import Milestones
 from grokscope.report.charts import layer_lines
 from grokscope.report.panel import Line, Width, bands, dressed, line_layers, step_channel
 from grokscope.report.theme import Palette
@@ -140,12 +141,17 @@ _ELSEWHERE = frozenset(
 
 
 def small_multiples(
-    trace: Trace, palette: Palette, width: Width = "container", height: int = 120
+    trace: Trace,
+    at: Milestones,
+    palette: Palette,
+    width: Width = "container",
+    height: int = 120,
 ) -> list[Multiple]:
     """Return a small chart for every other measure that was read, known ones first.
 
     Args:
         trace: At least one observation.
+        at: Its milestones.
         palette: Colours.
         width: Of each chart, in pixels; or ``container``.
         height: Of each plot, in pixels.
@@ -158,7 +164,7 @@ def small_multiples(
     for panel in panels:
         lines = _lines(trace, panel, palette)
         if any(len(line.series.finite()) for line in lines):
-            chart = _chart(trace, panel, lines, palette, width, height)
+            chart = _chart(trace, at, panel, lines, palette, width, height)
             found.append(Multiple(panel.title, panel.meaning, chart))
     return found
 
@@ -189,6 +195,7 @@ def _lines(trace: Trace, panel: _Panel, palette: Palette) -> list[Line]:
 
 def _chart(
     trace: Trace,
+    at: Milestones,
     panel: _Panel,
     lines: Sequence[Line],
     palette: Palette,
@@ -198,6 +205,6 @@ def _chart(
     shown = [line.series for line in lines]
     positive = any((series.values > 0).any() for series in shown)
     scale = fitting_scale(shown, panel.kind if positive else "linear", panel.in_view)
-    x = step_channel(trace, short=True)
+    x = step_channel(at, short=True)
     layers = [bands(trace, palette, x), *line_layers(lines, x, scale, height, _LABELS)]
     return dressed(layers, palette, width, height, _LABELS)

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import altair.utils.schemapi
 import jinja2
 import vl_convert
 
 from grokscope.errors import InputError
-from grokscope.experiments import EXPERIMENTS, Claim, Finding
-from grokscope.phases import THRESHOLDS
+from grokscope.experiments import EXPERIMENTS, Claim, Finding, Preset, evaluate_run
+from grokscope.phases import THRESHOLDS, find_milestones
 from grokscope.phases.rules import neighbourhood_score
 from grokscope.report import charts, tables, words
 from grokscope.report.multiples import small_multiples
@@ -51,15 +52,11 @@ def write_report(run: RunDirectory) -> Path:
         raise InputError(f"{run.path} holds no observation yet; there is nothing to report.")
     manifest = dict(run.manifest)
     if manifest["status"] == "running" and not run.is_live():
-        manifest["status"] = "stopped"
-    findings: list[tuple[Claim, Finding]] = []
-    differences: Sequence[str] = ()
+        # A watch cannot know whether the loop that it was in has come to its end.
+        manifest["status"] = "stopped" if manifest["experiment"] != "watch" else "watched"
     experiment = EXPERIMENTS.get(manifest["experiment"])
-    if experiment is not None:
-        findings = experiment.evaluate(trace, manifest["preset"])
-        if manifest["preset"] in experiment.presets:
-            differences = experiment.presets[manifest["preset"]].differences
-    page = build_page(trace, manifest, findings, differences)
+    preset = None if experiment is None else experiment.presets.get(manifest["preset"])
+    page = build_page(trace, manifest, evaluate_run(run, trace), preset)
     write_atomically(run.report_path, page.encode())
     return run.report_path
 
@@ -68,7 +65,7 @@ def build_page(
     trace: Trace,
     manifest: Mapping[str, Any],
     findings: Sequence[tuple[Claim, Finding]] = (),
-    differences: Sequence[str] = (),
+    preset: Preset | None = None,
 ) -> str:
     """Return the page of a run as HTML; pure, no file is read but the page's own template.
 
@@ -77,7 +74,7 @@ def build_page(
         manifest: ``experiment``, ``preset``, ``status``, ``config`` and, where known,
             ``environment``, ``data``, ``started``, ``ended``, ``message``.
         findings: Claims with what they came to.
-        differences: Where the preset departs from its paper, or the paper from its code.
+        preset: What the run was made from, where that is known.
 
     Returns:
         A document without any reference to a file or an address that a browser would load.
@@ -88,43 +85,49 @@ def build_page(
     if not len(trace.steps()):
         raise ValueError("the trace holds no observation; a page needs at least one.")
     specs: dict[str, dict[str, Any]] = {}
+    at = find_milestones(trace)
 
     def placed(chart: Any) -> str:
         """Keep the specification of a chart for the script, and return its key."""
         key = f"chart-{len(specs)}"
-        spec = chart.to_dict()
+        spec = chart.to_dict(validate=False)
         spec.pop("$schema", None)
         specs[key] = spec
         return key
 
-    alpha, traps = charts.alpha_chart(trace, PAGE), charts.traps_chart(trace, PAGE)
+    # Altair checks every part of a chart against its schema, again and again, which takes more than
+    # half of the time; the tests build the same charts with these checks.
+    with altair.utils.schemapi.debug_mode(False):
+        alpha, traps = charts.alpha_chart(trace, at, PAGE), charts.traps_chart(trace, at, PAGE)
+        drawn = {
+            "main": placed(charts.main_chart(trace, at, PAGE)),
+            "alpha": placed(alpha) if alpha else None,
+            "traps": placed(traps) if traps else None,
+            "multiples": [(m, placed(m.chart)) for m in small_multiples(trace, at, PAGE)],
+            "spectra": _by_layer([(s, placed(s.chart)) for s in spectra(trace, at, PAGE)]),
+        }
     opinions = tables.opinions(trace)
     costs = tables.cost_rows(trace)
     config = manifest.get("config") or {}
     context = {
-        "experiment": manifest["experiment"],
-        "preset": manifest["preset"],
+        "name": words.run_name(manifest),
+        "control": preset is not None and preset.control,
         "started": _readable_time(manifest.get("started")),
         "state": manifest["status"],
         "status": _STATUS.get(manifest["status"], ""),
         "message": manifest.get("message", ""),
         "reached": int(trace.steps()[-1]),
         "stop": config.get("steps"),
-        "seed": config.get("seed"),
+        "seed": words.seed_of(manifest),
         "observations": len(trace.steps()),
         "observed": opinions.pop("observed", None),
         "opinions": opinions,
         "phases": charts.phases_seen(trace),
         "limits": THRESHOLDS,
-        "main": placed(charts.main_chart(trace, PAGE)),
         "has_accuracy": bool(trace.subjects("accuracy")),
         "has_score": bool(len(neighbourhood_score(trace))),
         "findings": findings,
         "outcomes": _outcomes(findings),
-        "alpha": placed(alpha) if alpha else None,
-        "traps": placed(traps) if traps else None,
-        "multiples": [(m, placed(m.chart)) for m in small_multiples(trace, PAGE)],
-        "spectra": _by_layer([(s, placed(s.chart)) for s in spectra(trace, PAGE)]),
         "costs": costs,
         "watching": sum(row.share for row in costs if row.part != "training"),
         "events": trace.events,
@@ -133,13 +136,13 @@ def build_page(
         "config": list(tables.flattened(config)),
         "data": list(tables.flattened(manifest.get("data") or {})),
         "environment": list(tables.flattened(manifest.get("environment") or {})),
-        "differences": differences,
+        "differences": preset.differences if preset is not None else (),
         "layer_colours": _layer_colours(trace),
         "light": css_variables(LIGHT),
         "dark": css_variables(DARK),
         "bundle": _bundle(),
     }
-    return _template().render(**context, specs=specs)
+    return _template().render(**context, **drawn, specs=specs)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import altair as alt
 
-from grokscope.phases import PHASES, find_milestones, phase_spans
+from grokscope.phases import PHASES, Milestones, phase_spans
 from grokscope.report.theme import FONT, Palette
 from grokscope.report.value_scale import ValueScale
 from grokscope.store.trace import Series, Trace
@@ -96,27 +96,26 @@ def data_of(rows: Sequence[Row]) -> alt.InlineData:
     return alt.InlineData(values=text.getvalue(), format=alt.CsvDataFormat(numbers, type="csv"))
 
 
-def linear_below(trace: Trace) -> int:
+def linear_below(at: Milestones) -> int:
     """Return the power of ten from which the step axis is logarithmic.
 
     A tenth of the step at which the training set was memorised, rounded down; where it was not,
     a ten-thousandth of the run.
     """
-    memorised = find_milestones(trace).memorised
-    decades = 4 if memorised is None else 1
-    upto = int(trace.steps()[-1]) if memorised is None else memorised
+    decades = 4 if at.memorised is None else 1
+    upto = at.end if at.memorised is None else at.memorised
     return int(10 ** max(math.floor(math.log10(max(upto, 1))) - decades, 0))
 
 
-def step_channel(trace: Trace, *, short: bool, offset: float = 0.0) -> alt.X:
+def step_channel(at: Milestones, *, short: bool, offset: float = 0.0) -> alt.X:
     """Return the step axis, the same for every chart of one trace.
 
     Args:
-        trace: Its last step is the right edge.
+        at: The milestones of the trace; its end is the right edge.
         short: Whether labels are abbreviated (10k) and the title is left out.
         offset: Pixels between the plot and the axis.
     """
-    last, linear = max(int(trace.steps()[-1]), 1), linear_below(trace)
+    last, linear = max(at.end, 1), linear_below(at)
     decades = range(round(math.log10(linear)), math.floor(math.log10(last)) + 1)
     number = "format(datum.value, '~s')" if short else "format(datum.value, ',')"
     axis = alt.Axis(

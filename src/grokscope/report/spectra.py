@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 
 from grokscope.measures import marchenko_pastur
-from grokscope.phases import find_milestones
+from grokscope.phases import Milestones
 from grokscope.report.charts import layers_of
 from grokscope.report.panel import Row, Width, data_of, dressed, rounded
 from grokscope.report.theme import Palette
@@ -72,7 +72,11 @@ class _Seen:
 
 
 def spectra(
-    trace: Trace, palette: Palette, width: Width = "container", height: int = 110
+    trace: Trace,
+    at: Milestones,
+    palette: Palette,
+    width: Width = "container",
+    height: int = 110,
 ) -> list[Spectrum]:
     """Return one chart for each layer and moment, layer by layer.
 
@@ -83,14 +87,14 @@ def spectra(
 
     Args:
         trace: At least one observation.
+        at: Its milestones.
         palette: Colours.
         width: Of each chart, in pixels; or ``container``.
         height: Of each plot, in pixels.
     """
-    moments = find_milestones(trace).moments()
-    last = int(trace.steps()[-1])
-    if last not in moments.values():
-        moments["latest"] = last
+    moments = at.moments()
+    if at.end not in moments.values():
+        moments["latest"] = at.end
     layers = layers_of(trace)
     found = []
     for i, layer in enumerate(layers):

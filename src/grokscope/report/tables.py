@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from grokscope.phases import RULES, agreement
+from grokscope.phases import RULES, THRESHOLDS, agreement
 from grokscope.report import words
-from grokscope.report.disagreements import ALARM, stretches
+from grokscope.report.disagreements import ALARM, Mistake, mistakes
 from grokscope.store.records import Verdict
 from grokscope.store.trace import Trace
 
@@ -69,17 +70,24 @@ def _opinion(trace: Trace, verdict: Verdict) -> Opinion:
     share = agreement(trace, rule)
     record = "The two never both had an opinion, so nothing can be said of its reliability."
     if np.isfinite(share):
-        record = (
-            f"Right about collapse at {words.percent(share)} of the observations after fitting."
-        )
-    wrong = {
-        kind: words.listing(
-            [words.steps(s.start, s.end) for s in stretches(trace, rule) if s.wrong == kind]
-        )
-        for kind in ("false alarm", "missed")
-    }
-    alarms, missed = wrong["false alarm"], wrong["missed"]
+        record = f"Right about collapse at {words.percent(share)} of the observations."
+    wrong = mistakes(trace, rule)
+    alarms = _told([mistake for mistake in wrong if mistake.kind == "false alarm"])
+    missed = _told([mistake for mistake in wrong if mistake.kind == "missed"])
     return Opinion(verdict, meaning, basis, stance, differs, record, alarms, missed)
+
+
+def _told(wrong: Sequence[Mistake]) -> str:
+    """Name the lasting mistakes, and sum up the short ones in one clause."""
+    parts = []
+    if lasting := [words.steps(one.start, one.end) for one in wrong if one.lasting]:
+        parts.append(words.listing(lasting))
+    if short := [one for one in wrong if not one.lasting]:
+        few = f"fewer than {THRESHOLDS.evaluations} observations"
+        first = words.steps(short[0].start, short[0].end)
+        more = f"{len(short)} short ones ({few} each), the first {first}"
+        parts.append(more if len(short) > 1 else f"a short one ({few}), {first}")
+    return "; and ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,9 @@ class CostRow:
     """What one part of the run took.
 
     Attributes:
-        part: ``training``, ``recording`` or a probe.
+        part: ``training`` (everything between observations), ``recording`` or a probe.
         seconds: Wall time in all.
-        share: Of the wall time of the run.
+        share: Of all that is counted.
         each: Seconds an observation; nan for training.
     """
 
@@ -100,7 +108,7 @@ class CostRow:
 
 
 def cost_rows(trace: Trace) -> list[CostRow]:
-    """Return the cost of training, then of all that watching took, the dearest first."""
+    """Return the cost of training, then of recording and probes, the dearest first."""
     totals: dict[str, float] = {}
     steps: dict[str, set[int]] = {}
     for cost in trace.costs:
@@ -171,6 +179,8 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flattened(value, f"{prefix}{key}.")
+        elif key == "argv":
+            yield f"{prefix}{key}", shlex.join(value)
         elif value != "":
             yield f"{prefix}{key}", _shown(value)
 
@@ -179,7 +189,7 @@ def _shown(value: Any) -> str:
     if value is None:
         return "not set"
     if isinstance(value, (list, tuple)):
-        return " ".join(_shown(item) for item in value) or "none"
+        return ", ".join(_shown(item) for item in value) or "none"
     if isinstance(value, (int, float)):
         return words.number(value)
     return str(value)

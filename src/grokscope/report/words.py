@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 PHASE_MEANINGS = {
     "fitting": "The training points are still being learnt.",
@@ -21,6 +22,20 @@ RULE_MEANINGS = {
     "htsr": "from weights alone: layer exponents and correlation traps",
     "neighbourhood": "from training points alone: whether nearby inputs keep their label",
 }
+
+
+def run_name(manifest: Mapping[str, Any]) -> str:
+    """Return what a run is called; what a `Watch` recorded of a user's own loop has no preset."""
+    experiment, preset = manifest["experiment"], manifest["preset"]
+    if experiment == "watch":
+        return "A training loop of your own"
+    return f"{experiment}, preset {preset}" if preset else str(experiment)
+
+
+def seed_of(manifest: Mapping[str, Any]) -> int | None:
+    """Return the seed of the training, None if not known: a watch knows only that of its own."""
+    config = manifest.get("config") or {}
+    return None if manifest["experiment"] == "watch" else config.get("seed")
 
 
 def number(value: float) -> str:

@@ -161,13 +161,17 @@ def latest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def prune_checkpoints(
-    run: Path, keep_last: int = 2, keep_steps: Collection[int] = frozenset()
+    run: Path, step: int, keep_last: int = 2, keep_steps: Collection[int] = frozenset()
 ) -> None:
     """Remove old checkpoints; called after a new one was saved.
 
+    Checkpoints of later steps are left alone and do not count: a run that passed over damaged ones
+    goes on behind them, and must keep what it saves until it has overtaken them.
+
     Args:
         run: The folder of the run.
-        keep_last: How many of the newest to keep, at least 1.
+        step: The step that was saved.
+        keep_last: How many of the newest up to ``step`` to keep, at least 1.
         keep_steps: Steps whose checkpoints are kept however old they are.
 
     Raises:
@@ -179,8 +183,9 @@ def prune_checkpoints(
     folder = run / CHECKPOINTS
     with writing(folder):
         _clean(folder)
-        for step, path in _found(folder)[keep_last:]:
-            if step not in keep_steps:
+        found = [(at, path) for at, path in _found(folder) if at <= step]
+        for at, path in found[keep_last:]:
+            if at not in keep_steps:
                 # Renamed first: a removal that is interrupted must not look like a checkpoint.
                 os.replace(path, folder / f"{_PARTIAL}{path.name}")
         _clean(folder)

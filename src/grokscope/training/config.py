@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -38,7 +38,8 @@ class ClassifierConfig(BaseModel):
     optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="Optimiser.")
     lr: Annotated[float, Field(gt=0)] = Field(description="Learning rate, at its height.")
     schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="Learning rate over the run; cosine falls to zero at the last step."
+        "constant",
+        description="Learning rate over the run; cosine would reach zero after the last step.",
     )
     warmup: Annotated[int, Field(ge=0)] = Field(
         0, description="Steps over which the learning rate rises linearly from zero."
@@ -64,6 +65,11 @@ class ClassifierConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="Root of all randomness: initialisation, subset, batches, measures."
     )
+
+    @field_validator("hidden", mode="before")
+    @classmethod
+    def _one_width(cls, value: object) -> object:
+        return (value,) if isinstance(value, int) else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> ClassifierConfig:

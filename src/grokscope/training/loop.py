@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from grokscope.errors import RunFailed
 from grokscope.training.system import System
 
-# Steps between two looks at the clock and the stop flag. A step here is a fraction of a
-# millisecond to a few; nobody waits long for Ctrl-C, and the look costs nothing in comparison.
-_STRIDE = 512
+# Seconds between two looks at the clock and the stop flag, aimed at: nobody waits long for Ctrl-C,
+# and the look costs nothing in comparison.
+_STRIDE_SECONDS = 0.2
+_LONGEST_STRIDE = 4096
 
 
 def train(
@@ -36,7 +37,7 @@ def train(
         observe: Looks at the system as it stands.
         checkpoint: Saves it as it stands.
         checkpoint_seconds: Wall time after which a checkpoint is due.
-        stopping: Whether to stop early; asked at least every few hundred steps.
+        stopping: Whether to stop early; asked several times a second.
         progress: Called after every stretch, for showing.
 
     Returns:
@@ -47,6 +48,7 @@ def train(
     """
     remaining = [step for step in observe_at if system.step <= step <= stop_step]
     saved_at, saved_step = time.monotonic(), system.step
+    stride = 1
     while True:
         if remaining and remaining[0] == system.step:
             observe()
@@ -61,7 +63,11 @@ def train(
         if finished or stopping():
             return finished
         before = system.step
-        system.advance(min([before + _STRIDE, stop_step, *remaining[:1]]))
+        began = time.monotonic()
+        system.advance(min([before + stride, stop_step, *remaining[:1]]))
+        pace = (system.step - before) / max(time.monotonic() - began, 1e-9)
+        # A stretch that an observation cut short says little of the pace: grow gradually.
+        stride = max(1, min(int(pace * _STRIDE_SECONDS), 2 * stride, _LONGEST_STRIDE))
         if not system.is_finite():
             raise RunFailed(
                 f"a parameter is no longer finite between step {before:,} and step "

@@ -6,14 +6,16 @@ ever stops it; and the share of wall time that watching takes stays under its bu
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from torch import Tensor, nn
 
+from grokscope.errors import InputError
 from grokscope.phases import judge
 from grokscope.probes import (
     Golechha,
@@ -63,6 +65,10 @@ class Watch:
             ...  # your step
             watch.step(step, loss=loss)
         print(watch.verdict())
+        watch.close()
+
+    Given a folder, it holds that run until it is closed, and says in ``run.json`` how it ended. As
+    a context manager it closes itself, and tells a loop that failed from one that finished.
 
     Attributes:
         trace: Everything seen so far.
@@ -87,7 +93,8 @@ class Watch:
             model: The model, compiled or wrapped or not.
             probes: What to look with; all that the data allows by default.
             data: Points that probes may look at. Without it only weights are seen.
-            run: Folder of a new run to record into, or an open one; None keeps the trace in memory.
+            run: Folder of a new run to record into; or an open run, whose lock and status are the
+                caller's business; None keeps the trace in memory.
             schedule: Whether to look at a step; about 30 looks per tenfold of steps by default.
             budget: Largest share of wall time to spend; None for no limit.
             seed: Root of the private random generators.
@@ -95,7 +102,8 @@ class Watch:
 
         Raises:
             ValueError: If a probe needs data that is not given.
-            InputError: If the folder holds something else.
+            InputError: If the folder is not empty: a watch begins a run and cannot continue one.
+            MissingResource: If the disk refuses, or another process holds the folder.
         """
         self._model = unwrapped(model)
         self._data = data
@@ -113,20 +121,26 @@ class Watch:
         self._strict = strict
         self._failures: dict[str, int] = {}
         self._resting: list[str] = []
-        self._passed_over = 0
+        self._passed_over: list[int] = []
+        self._reached = 0
+        self._closed = False
         self._last_end = time.perf_counter()
         self._recording_seconds = 0.0
         self.recording_error: Exception | None = None
         self.trace = Trace()
         self._database: TraceDatabase | None = None
-        if isinstance(run, str | Path):
-            names = [probe.name for probe in self._probes]
-            config = {"probes": names, "budget": budget, "seed": seed}
-            run = RunDirectory.create(Path(run), experiment="watch", preset="", config=config)
-        self._run = run
-        if run is not None:
-            self._database = run.trace(readonly=False)
-            self.trace = self._database.load()
+        self._own_run: RunDirectory | None = None
+        with contextlib.ExitStack() as held:
+            if isinstance(run, str | Path):
+                names = [probe.name for probe in self._probes]
+                config = {"probes": names, "budget": budget, "seed": seed}
+                run = self._own_run = _new_run(Path(run), config)
+                held.enter_context(run.lock())
+            if run is not None:
+                self._database = run.trace(readonly=False)
+                held.callback(self._database.close)
+                self.trace = self._database.load()
+            self._held = held.pop_all()
 
     def step(self, step: int, **scalars: float | Tensor) -> bool:
         """Look at the model if the schedule says so; call this after every optimiser step.
@@ -137,25 +151,37 @@ class Watch:
                 of one element are read only then.
 
         Returns:
-            Whether a look was due.
+            Whether a look was due; after `close` none is.
         """
-        if not self._due(step):
+        if self._closed or not self._due(step):
             return False
         self.observe(step, **scalars)
         return True
 
     def observe(self, step: int, **scalars: float | Tensor) -> None:
-        """Look at the model now, whatever the schedule says, as far as the budget reaches."""
+        """Look at the model now, whatever the schedule says, as far as the budget reaches.
+
+        Where it reaches for no probe at all nothing is recorded, the scalars neither; the next
+        look, or `close`, says how many were passed over. After `close` nothing happens.
+
+        Args:
+            step: Optimiser steps taken.
+            scalars: As for `step`.
+        """
+        if self._closed:
+            return
         begin = time.perf_counter()
         awake = [p for p in self._probes if self._failures.get(p.name, 0) < _PATIENCE]
         chosen = self._budget.affordable(awake)
         if awake and not chosen:
-            self._passed_over += 1
+            self._passed_over.append(step)
             return
+        self._reached = step
         costs = [Cost(step, "training", begin - self._last_end)]
         costs.append(Cost(step, "recording", self._recording_seconds))
         events = self._skipped(step, [probe.name for probe in awake if probe not in chosen])
         readings: list[Reading | ArrayReading] = []
+        taken: list[Reading | ArrayReading] = []  # what the trace in memory refuses is not recorded
         verdicts: list[Verdict] = []
         try:
             readings += [
@@ -166,17 +192,16 @@ class Watch:
                 view = View(self._model, step, self._data, self._seed)
                 for probe in chosen:
                     readings += self._ask(probe, view, events, costs)
-            self.trace.add(readings, events=events)
-            verdicts = judge(self.trace) if readings else []
-            self.trace.add(verdicts=verdicts, costs=costs)
+            self.trace.add(readings)
+            taken = readings
+            verdicts = judge(self.trace) if taken else []
         except Exception as error:
-            # What the trace in memory refuses must not reach the one on disk.
-            readings, verdicts = [], []
             message = f"observation at step {step} failed: {type(error).__name__}: {error}"
-            events = [Event(step, "observation-failed", message)]
+            events.append(Event(step, "observation-failed", message))
             self._contain(error, message)
+        self.trace.add(verdicts=verdicts, events=events, costs=costs)
         observed = time.perf_counter()
-        self._record(readings, verdicts, events, costs)
+        self._record(taken, verdicts, events, costs)
         self._last_end = time.perf_counter()
         self._recording_seconds = self._last_end - observed
         prices = {cost.part: cost.seconds for cost in costs[2:]}
@@ -202,16 +227,20 @@ class Watch:
         return self._budget.share_spent()
 
     def note(self, step: int, kind: str, message: str) -> None:
-        """Record an event of the loop's own."""
+        """Record an event of the loop's own; after `close` nothing happens."""
+        if self._closed:
+            return
         event = Event(step, kind, message)
         self.trace.add(events=[event])
         self._record([], [], [event], [])
 
     def close(self) -> None:
-        """Finish the record; looking again afterwards is an error."""
-        if self._database is not None:
-            self._database.close()
-            self._database = None
+        """Finish the record; from then on nothing more is looked at or recorded.
+
+        A run that the watch made itself is marked as finished at the last step that was looked at,
+        and let go. What was seen stays in `trace`.
+        """
+        self._finish("finished")
 
     def __enter__(self) -> Watch:
         return self
@@ -222,7 +251,28 @@ class Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if error is None:
+            self._finish("finished")
+        elif isinstance(error, Exception):
+            self._finish("failed", message=f"{type(error).__name__}: {error}")
+        else:  # KeyboardInterrupt, SystemExit
+            self._finish("interrupted")
+
+    def _finish(self, status: str, **fields: str) -> None:
+        if self._closed:
+            return
+        with self._held:
+            if self._passed_over:
+                words = f"over the budget at {self.cost:.1%} of wall time; "
+                words += f"the last {len(self._passed_over)} observations were passed over"
+                self.note(self._passed_over[-1], "skipped", words)
+            self._closed = True
+            if self._own_run is None:
+                return
+            try:
+                self._own_run.update(status=status, reached_step=int(self._reached), **fields)
+            except Exception as error:
+                self._contain(error, f"how the run ended could not be recorded: {error}")
 
     def _skipped(self, step: int, resting: list[str]) -> list[Event]:
         """Say which probes the budget leaves out, whenever that changes."""
@@ -231,8 +281,8 @@ class Watch:
         words = f"over the budget at {self.cost:.1%} of wall time; left out: "
         words += ", ".join(resting) or "nothing any more"
         if self._passed_over:
-            words += f"; {self._passed_over} observations passed over since the last"
-        self._resting, self._passed_over = resting, 0
+            words += f"; {len(self._passed_over)} observations passed over since the last"
+        self._resting, self._passed_over = resting, []
         return [Event(step, "skipped", words)]
 
     def _ask(
@@ -272,6 +322,17 @@ class Watch:
         if self._strict:
             raise error
         _log.warning("%s", message)
+
+
+def _new_run(path: Path, config: Mapping[str, object]) -> RunDirectory:
+    try:
+        return RunDirectory.create(path, experiment="watch", preset="", config=config)
+    except InputError as error:
+        there = "holds a run already" if (path / "run.json").is_file() else "is not an empty folder"
+        raise InputError(
+            f"{path} {there}, and a watch cannot continue one. Choose another folder: "
+            'Watch(..., run="...").'
+        ) from error
 
 
 def _given(data: ProbeData | None) -> set[str]:
