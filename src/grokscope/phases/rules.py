@@ -65,8 +65,8 @@ class Thresholds:
         observed_fall: Fall of test accuracy below its maximum that is a collapse. Published edge
             of the third phase: test accuracy below its maximum less 0.05.
         neighbourhood_fall: Fall of neighbourhood consistency below its maximum that is a collapse.
-            Ours: chosen on digits runs of
-            seeds 0-3 and one MNIST run, without weight decay.
+            Ours: chosen while looking at
+            digits runs of seeds 0-3, with and without weight decay, and one MNIST run without.
         alpha_overfit: Exponent below which a layer counts as over-fit (arXiv 2506.04434).
         alpha_random: Exponent above which a layer counts as under-trained (weightwatcher).
         trap_count: Mean number of correlation traps over shuffles that counts as having traps.
