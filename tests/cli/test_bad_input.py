@@ -12,8 +12,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import SMALL, Outcome
+
+from grokscope.store.trace import Trace
+from grokscope.store.trace_database import TraceDatabase
 
 Command = Callable[..., Outcome]
 
@@ -45,6 +49,7 @@ def contents(folder: Path) -> dict[str, bytes]:
             "batch_size 300 exceeds n_train 200",
         ),
         (["run", "anti-grokking", "--set", "warmup=9", "--steps", "5"], "warmup 9 exceeds steps 5"),
+        (["run", "anti-grokking", "--seed", "1", "--set", "seed=2"], "contradict each other"),
         (["run", "anti-grokking", "--set", "momentum=0.9"], "momentum is an option of sgd"),
     ],
 )  # fmt: skip
@@ -89,6 +94,11 @@ def test_no_run_there(grokscope: Command, tmp_path: Path, command: str) -> None:
     assert "There is no run at" in outcome.err
 
 
+def load(trace: Path) -> Trace:
+    with TraceDatabase.open(trace, readonly=True) as database:
+        return database.load()
+
+
 def interrupted(run: Path) -> None:
     """Turn a finished run back into one that was stopped."""
     manifest = json.loads((run / "run.json").read_text())
@@ -120,8 +130,25 @@ def test_without_any_good_checkpoint_it_starts_over(
     interrupted(small_run)
     for state in small_run.glob("checkpoints/step-*/state.json"):
         state.write_text("{")
+    before = load(small_run / "trace.sqlite")
     outcome = grokscope("resume", small_run)
     assert outcome.code == 0, outcome.err
+    assert "starting over" in outcome.err
+    kept = load(small_run / "trace-before-1.sqlite")  # nothing lost
+    assert kept.keys() == before.keys()
+    assert np.array_equal(kept.steps(), before.steps())
+    again = grokscope("export", small_run, "--format", "jsonl").out
+    assert again == grokscope("export", finished_run, "--format", "jsonl").out
+
+
+def test_a_missing_trace_starts_over_and_says_so(
+    grokscope: Command, small_run: Path, finished_run: Path
+) -> None:
+    interrupted(small_run)
+    (small_run / "trace.sqlite").unlink()
+    outcome = grokscope("resume", small_run)
+    assert outcome.code == 0, outcome.err
+    assert "lacks observations" in outcome.err
     again = grokscope("export", small_run, "--format", "jsonl").out
     assert again == grokscope("export", finished_run, "--format", "jsonl").out
 
@@ -230,6 +257,8 @@ def test_too_few_points(grokscope: Command, tmp_path: Path) -> None:
     outcome = grokscope("run", "anti-grokking", "--set", "n_train=5000", "--out", tmp_path / "run")
     assert outcome.code == 3
     assert "5000" in outcome.err
+    # The folder does not stand in the way of the corrected command.
+    assert grokscope("run", "anti-grokking", *SMALL, "--out", tmp_path / "run").code == 0
 
 
 def test_divergence_fails_the_run_and_keeps_what_was_reached(

@@ -97,18 +97,11 @@ FALLING = {1: 0.1, 8000: 0.5, 25_000: 0.99, 40_000: 0.7}
             "fails",
         ),
         ("blind-norm", {("weights.l2_norm", "model"): {1: 93, 28_000: 200, 90_000: 9}}, "fails"),
-        ("htsr-specific", {TEST: STAYS}, "fails"),
-        ("htsr-specific", {("traps.count", la): {1: 0.0} for la in LAYERS}, "fails"),
-        ("neighbourhood-specific", {TEST: STAYS}, "fails"),
-        ("neighbourhood-specific", {("neighbourhood.mixture", "train"): STAYS}, "fails"),
-        (
-            "neighbourhood-specific",  # labels that nothing can be learnt from
-            {TEST: {1: 0.1}, ("neighbourhood.mixture", "train"): FALLING},
-            "fails",
-        ),
+        ("htsr-alarms", {("traps.count", la): {1: 0.0} for la in LAYERS}, "fails"),
+        ("neighbourhood-alarms", {("neighbourhood.mixture", "train"): STAYS}, "fails"),
         ("neighbourhood-follows", {TEST: STAYS}, "inconclusive"),
         (
-            "htsr-specific",  # an alarm while test accuracy still rises
+            "htsr-alarms",  # an alarm while test accuracy still rises
             {("htsr.alpha", la): {1: 1.5} for la in LAYERS}
             | {("traps.count", la): {1: 5.0} for la in LAYERS}
             | {("traps.ratio", la): {1: 2.0} for la in LAYERS},
@@ -184,7 +177,7 @@ def test_what_was_not_read_decides_nothing() -> None:
     blind = {key: {1: math.nan} for key in PUBLISHED if key[0].startswith("golechha")}
     found = outcomes(trace_of({**spectral, **blind}))
     for claim in (
-        "alpha-fc1", "alpha-fc2", "traps", "alpha-warns", "traps-warn", "htsr-specific",
+        "alpha-fc1", "alpha-fc2", "traps", "alpha-warns", "traps-warn", "htsr-alarms",
         "blind-sparsity", "blind-entropy", "blind-complexity",
     ):  # fmt: skip
         assert found[claim] == "inconclusive", claim
@@ -198,4 +191,10 @@ def test_controls_have_their_own_claim() -> None:
     assert (stays["control-keeps"], falls["control-keeps"]) == ("holds", "fails")
     assert "late-collapse" not in stays
     assert stays["traps-warn"] == "inconclusive"
-    assert stays["htsr-specific"] == "fails"  # an alarm, and nothing collapsed
+    assert stays["htsr-silent"] == "fails"  # an alarm, and nothing collapsed
+    assert stays["neighbourhood-silent"] == "fails"
+    assert falls["htsr-silent"] == "inconclusive"
+    quiet = {("traps.count", la): {1: 0.0} for la in LAYERS}
+    assert outcomes(trace_of({TEST: STAYS, **quiet}), "mnist-decay")["htsr-silent"] == "holds"
+    permuted = {TEST: {1: 0.1}, ("neighbourhood.mixture", "train"): FALLING}
+    assert outcomes(trace_of(permuted), "digits-permuted")["neighbourhood-silent"] == "fails"

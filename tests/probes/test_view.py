@@ -142,7 +142,7 @@ def test_an_unfit_matrix_has_neither_distance_nor_p_value_and_the_reason_is_its_
 
 
 class Counting(nn.Module):
-    """Changes its buffers in evaluation mode: in place, by another tensor, and by a first one."""
+    """Changes its buffers in evaluation mode: in place, by another one, and by new ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,6 +156,7 @@ class Counting(nn.Module):
         self.calls += 1
         self.mean = self.mean + x.mean(0)
         self.cache = x
+        self.register_buffer("late", x)
         return self.layer(x)
 
 
@@ -169,6 +170,7 @@ def test_buffers_are_left_as_they_were() -> None:
     assert model.mean is mean
     assert torch.equal(mean, torch.zeros(4))
     assert model.cache is None
+    assert list(model._buffers) == ["calls", "mean", "cache", "constant"]
     # What did not change is not written to: a graph that holds it could not run backward.
     assert model.constant is constant
     assert constant._version == 0

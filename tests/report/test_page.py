@@ -49,8 +49,12 @@ def full():
     return build_page(build_trace(), MANIFEST, found, preset_with("Batch 5 <b>not</b> 6."))
 
 
+class Settings(BaseModel):
+    pass
+
+
 def preset_with(*differences, control=False):
-    return Preset("", BaseModel(), differences, control)
+    return Preset("", Settings(), differences, control)
 
 
 def claim(outcome):
@@ -166,16 +170,16 @@ def test_hostile_names_stay_text():
     [
         ("running", "still going"),
         ("stopped", "the process that worked on it is gone"),
-        ("interrupted", "can be resumed"),
+        ("interrupted", "was interrupted. It can be resumed."),
         ("failed", "training broke down. What it reached is shown. loss is nan"),
         ("finished", None),
     ],
 )
 def test_the_state_of_the_run_is_told(status, sentence):
     trace = build_trace(steps=(0,), layers=("fc1",), spectral=False)
-    text = Elements(
-        build_page(trace, {**MANIFEST, "status": status, "message": "loss is nan"})
-    ).text
+    manifest = {**MANIFEST, "experiment": "anti-grokking", "status": status}
+    manifest["message"] = "" if status == "interrupted" else "loss is nan"
+    text = Elements(build_page(trace, manifest)).text
     if sentence is None:
         assert "loss is nan" not in text
     else:
@@ -242,10 +246,13 @@ def test_a_loop_of_ones_own_reads_well(tmp_path):
     run = RunDirectory.create(tmp_path / "run", experiment="watch", preset="", config=config)
     with run.trace(readonly=False) as database:
         database.record([Reading(5, "weights.l2_norm", "model", 1.0)])
+    run.update(status="interrupted", reached_step=5)
     text = Elements(write_report(run).read_text(encoding="utf-8")).text
+    assert "This run was interrupted." in text
     assert text.startswith("A training loop of your own A training loop of your own 5 steps")
     assert "norms, spectral" in text
-    for word in ("preset", "seed 0", "claims", "not finished", "still going", "of None"):
+    assert text.count("seed 0") == 1  # among the settings: it is not the seed of the training
+    for word in ("preset", "claims", "not finished", "resumed", "of None"):
         assert word not in text
 
 

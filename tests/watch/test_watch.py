@@ -265,6 +265,7 @@ def test_a_run_of_its_own_is_held_and_finished(tmp_path: Path) -> None:
     assert run.manifest["status"] == "finished"
     assert run.manifest["reached_step"] == 7
     assert run.manifest["ended"] is not None
+    assert sorted(file.name for file in folder.glob("trace*")) == ["trace.sqlite"]
     assert recorded(folder).steps().tolist() == [3, 7]
 
 
@@ -272,16 +273,21 @@ def test_a_run_of_its_own_is_held_and_finished(tmp_path: Path) -> None:
     ("error", "status", "message"),
     [
         (RuntimeError("loss went away"), "failed", "RuntimeError: loss went away"),
-        (KeyboardInterrupt(), "interrupted", None),
+        (KeyboardInterrupt("Ctrl-C"), "interrupted", None),
     ],
 )
 def test_a_loop_that_breaks_off_says_so_in_its_run(
     tmp_path: Path, error: BaseException, status: str, message: str | None
 ) -> None:
     folder = tmp_path / "mine"
-    with pytest.raises(type(error), match=str(error)), quick(folder) as watch:
-        watch.step(2)
-        raise error
+
+    def loop() -> None:
+        with quick(folder) as watch:
+            watch.step(2)
+            raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        loop()
     run = RunDirectory.open(folder)
     assert not run.is_live()
     assert run.manifest["status"] == status
@@ -300,14 +306,14 @@ def test_a_run_that_is_handed_over_is_its_owners_business(tmp_path: Path) -> Non
 def test_an_occupied_folder_is_refused_with_words_for_a_loop_of_ones_own(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     quick(folder).close()
-    with pytest.raises(InputError, match="holds a run already.* Choose another folder") as caught:
+    with pytest.raises(InputError, match=r"holds a run already.* Choose another folder") as caught:
         quick(folder)
     assert "resume" not in str(caught.value)
     assert "--out" not in str(caught.value)
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("")
-    with pytest.raises(InputError, match="is not an empty folder.* Choose another folder"):
+    with pytest.raises(InputError, match=r"is not an empty folder.* Choose another folder"):
         quick(other)
 
 
@@ -318,8 +324,9 @@ def test_a_watch_that_cannot_begin_lets_go_of_its_folder(
         raise MissingResource("the disk is full")
 
     monkeypatch.setattr(RunDirectory, "trace", refuse)
-    with pytest.raises(MissingResource, match="the disk is full"):
+    with pytest.raises(MissingResource, match="the disk is full") as caught:
         quick(tmp_path / "mine")
+    assert caught.tb is not None  # which keeps the unborn watch from being collected
     assert not RunDirectory.open(tmp_path / "mine").is_live()
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -49,6 +50,8 @@ class Listing(StrEnum):
     measures = "measures"
     runs = "runs"
 
+
+_READING = frozenset({"report", "export", "plot", "list"})
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -178,12 +181,16 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: What follows the program's name; `sys.argv` by default.
     """
+    if (
+        arguments is None
+        and sys.argv[1:2]
+        and sys.argv[1] in _READING
+        and hasattr(signal, "SIGPIPE")
+    ):
+        # As every tool that is read by `head`: end quietly when the reader has gone away.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         app(args=arguments, prog_name="grokscope")
     except GrokscopeError as error:
         print(f"grokscope: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader went away, as `head` does; there is nobody left to tell.
-        sys.stderr.close()
-        sys.exit(0)

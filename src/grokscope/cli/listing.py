@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import re
+import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +17,7 @@ from grokscope.experiments import EXPERIMENTS
 from grokscope.store.run_directory import UnreadableRun, find_runs
 
 
-def _print(rows: list[dict[str, str]], as_json: bool) -> None:
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
@@ -59,25 +62,35 @@ def list_measures(as_json: bool) -> None:
                     {
                         "measure": node.name,
                         "module": f"grokscope.measures.{file.name.removesuffix('.py')}",
-                        "what": text.split("\n\n")[0].replace("\n", " "),
+                        "what": _plain(text.split("\n\n")[0]),
                     }
                 )
     _print(rows, as_json)
 
 
+def _plain(text: str) -> str:
+    """Take the markup out of a docstring's first sentence."""
+    return re.sub(r":[a-z]+:|`", "", text).replace("\n", " ")
+
+
 def list_runs(folder: Path, as_json: bool) -> None:
     """List the runs below a folder, damaged ones with what is wrong."""
+    if not folder.exists() and folder == Path("runs"):
+        print("No runs yet. Begin with: grokscope run anti-grokking", file=sys.stderr)
+        _print([], as_json)
+        return
     rows = []
     for found in find_runs(folder):
-        row = {"run": str(found.path), "experiment": "", "preset": "", "status": ""}
+        row = {"run": str(found.path), "experiment": "", "preset": "", "status": "", "step": ""}
         if isinstance(found, UnreadableRun):
             row["status"] = found.problem
         else:
             manifest = found.manifest
             row["experiment"], row["preset"] = manifest["experiment"], manifest["preset"]
-            status = manifest["status"]
-            if status == "running" and not found.is_live():
-                status = "killed"
-            row["status"] = f"{status}, step {manifest['reached_step']:,}"
+            killed = manifest["status"] == "running" and not found.is_live()
+            row["status"] = "killed" if killed else manifest["status"]
+            row["step"] = (
+                f"{manifest['reached_step']:,}" if not as_json else manifest["reached_step"]
+            )
         rows.append(row)
     _print(rows, as_json)

@@ -42,6 +42,7 @@ def as_document(
         "experiment": run.manifest["experiment"],
         "preset": run.manifest["preset"],
         "status": run.manifest["status"],
+        "data": run.manifest.get("data", {}),
         "reached_step": run.manifest["reached_step"],
         "verdict": verdicts.get("observed"),
         "verdicts": verdicts,
@@ -93,7 +94,10 @@ def _print(run: RunDirectory, trace: Trace, findings: list[tuple[Claim, Finding]
             markup=False,
             soft_wrap=True,
         )
-    if findings:
+    undecided = [claim for claim, finding in findings if finding.outcome == "inconclusive"]
+    if findings and len(undecided) == len(findings):
+        console.print(f"\nClaims: all {len(findings)} open; the report says why.")
+    elif findings:
         table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
         for column in ("claim", "outcome", "published", "here"):
             table.add_column(column, overflow="fold")

@@ -11,7 +11,7 @@ import typer
 from grokscope.cli.outcome import show
 from grokscope.errors import InputError, UsageError
 from grokscope.report import write_figure, write_report
-from grokscope.store.atomic import write_atomically
+from grokscope.store.atomic import write_atomically, writing
 from grokscope.store.export import export_readings
 from grokscope.store.run_directory import RunDirectory
 from grokscope.store.trace import Trace
@@ -40,8 +40,9 @@ def export_run(folder: Path, fmt: str, out: Path | None) -> None:
     if out is None:
         if fmt == "parquet" and sys.stdout.isatty():
             raise UsageError("parquet is binary; name a file with --out, or redirect.")
-        export_readings(trace, fmt, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+        with writing(Path("standard output")):
+            export_readings(trace, fmt, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
         return
     table = io.BytesIO()
     export_readings(trace, fmt, table)

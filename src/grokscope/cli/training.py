@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from grokscope.cli.outcome import show
-from grokscope.errors import InputError, UsageError, unknown
+from grokscope.errors import GrokscopeError, InputError, UsageError, unknown
 from grokscope.experiments import Experiment, get_experiment
 from grokscope.experiments.settings import resolve
 from grokscope.store.config import config_hash
@@ -51,12 +51,20 @@ def start(
     if preset not in experiment.presets:
         raise unknown(f"preset of {name},", preset, experiment.presets)
     standard = experiment.presets[preset].config
-    config = resolve(standard, changes, seed=seed, steps=steps)
+    named = {"seed": seed, "steps": steps}
+    for key in (key for key, value in named.items() if value is not None):
+        if any(change.partition("=")[0].strip() == key for change in changes):
+            raise UsageError(f"--{key} and --set {key}=... contradict each other; give one.")
+    config = resolve(standard, changes, **named)
     values = config.model_dump(mode="json")
     if out is None:
         out = _default_folder(experiment, preset, standard, config)
     run = RunDirectory.open_or_create(out, experiment=experiment.id, preset=preset, config=values)
-    _train(experiment, run, config, data_dir, device, check, as_json)
+    try:
+        _train(experiment, run, config, data_dir, device, check, as_json)
+    except GrokscopeError:
+        run.discard_if_unused()  # or it would stand in the way of the corrected command
+        raise
 
 
 def go_on(folder: Path, *, data_dir: Path | None, device: str, check: bool, as_json: bool) -> None:
@@ -115,6 +123,9 @@ def _train(
             progress=progress,
             say=say,
         )
+    if result.status == "interrupted":
+        say(f"Interrupted and saved. Go on with: grokscope resume {run.path}")
+    failed = False
     with run.trace(readonly=True) as database:
         trace = database.load()
     if len(trace.steps()):
@@ -124,7 +135,6 @@ def _train(
         say(f"grokscope: the run failed: {result.message}")
         raise typer.Exit(4)
     if result.status == "interrupted":
-        say(f"Interrupted and saved. Go on with: grokscope resume {run.path}")
         raise typer.Exit(128 + result.signal)
     if check and failed:
         raise typer.Exit(1)

@@ -27,6 +27,7 @@ Measure = Callable[[Trace, Milestones], Finding]
 
 _NO_PEAK = Finding("inconclusive", "the network never generalised in this run", {})
 _NO_COLLAPSE = "no collapse in this run"
+_NEVER_SPOKE = Finding("inconclusive", "the rule never had what it needs", {})
 _NO_LAYERS = Finding("inconclusive", "no layer is large enough for its spectrum to be judged", {})
 
 
@@ -149,8 +150,12 @@ def alpha_before_collapse(trace: Trace, at: Milestones) -> Finding:
     if at.collapsed is None:
         return Finding("inconclusive", _NO_COLLAPSE, {} if first is None else {"sign": first})
     if first is None:
-        return _decide(False, f"alpha never below 2; collapse from step {at.collapsed:,}")
-    words = f"alpha below 2 from step {first:,}; collapse from step {at.collapsed:,}"
+        return _decide(
+            False, f"never below 2 five times in a row; collapse from step {at.collapsed:,}"
+        )
+    words = (
+        f"below 2, five times in a row, from step {first:,}; collapse from step {at.collapsed:,}"
+    )
     return _decide(first < at.collapsed, words, sign=first, collapse=at.collapsed)
 
 
@@ -188,23 +193,40 @@ def does_not_turn(measure: str, subject: str) -> Measure:
     return finding
 
 
-def alarm_iff_collapse(rule: str) -> Measure:
-    """Measure whether a rule alarms where test accuracy collapses, and only there."""
+def alarms(rule: str) -> Measure:
+    """Measure whether a rule alarms, after the test maximum, where test accuracy collapses."""
 
     def finding(trace: Trace, at: Milestones) -> Finding:
         alarm = lasting_alarm(trace.verdicts, rule)
-        said = {v.phase for v in trace.verdicts if v.rule == rule}
-        if said <= {"not-determined"}:
-            return Finding("inconclusive", "the rule never had what it needs", {})
-        if at.peak is None and alarm is None:
-            return Finding("inconclusive", "no alarm, and the network never generalised", {})
+        if at.peak is None or at.collapsed is None:
+            return Finding("inconclusive", _NO_COLLAPSE, {})
+        if _never_spoke(trace, rule):
+            return _NEVER_SPOKE
         words = "no lasting alarm" if alarm is None else f"alarm from step {alarm:,}"
-        if at.collapsed is None or at.peak is None:
-            return _decide(alarm is None, f"{words}; no collapse")
         words += f"; test maximum at step {at.peak:,}, collapse from step {at.collapsed:,}"
         return _decide(alarm is not None and alarm >= at.peak, words)
 
     return finding
+
+
+def silent(rule: str) -> Measure:
+    """Measure whether a rule raises no alarm where nothing collapses: the control of `alarms`."""
+
+    def finding(trace: Trace, at: Milestones) -> Finding:
+        alarm = lasting_alarm(trace.verdicts, rule)
+        if at.collapsed is not None:
+            words = f"test accuracy collapsed from step {at.collapsed:,}: not a control after all"
+            return Finding("inconclusive", words, {})
+        if _never_spoke(trace, rule):
+            return _NEVER_SPOKE
+        words = "no lasting alarm" if alarm is None else f"alarm from step {alarm:,}"
+        return _decide(alarm is None, f"{words}; no collapse")
+
+    return finding
+
+
+def _never_spoke(trace: Trace, rule: str) -> bool:
+    return {v.phase for v in trace.verdicts if v.rule == rule} <= {"not-determined"}
 
 
 def neighbourhood_follows(trace: Trace, at: Milestones) -> Finding:

@@ -29,12 +29,14 @@ class Preset:
         config: The resolved settings.
         differences: Where it departs from the paper, or paper from code, one sentence each.
         control: Whether nothing is meant to collapse here.
+        context: What a single run of this preset cannot show, and what is known of it.
     """
 
     summary: str
     config: BaseModel
     differences: tuple[str, ...] = ()
     control: bool = False
+    context: str = ""
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,7 @@ def run_experiment(
         schedule = log_spaced(stop, int(settings["observations"]))
         system = experiment.build(config, data_dir, device)
         _same_data(run, system)
+        say(f"Data: {system.provenance['split']}")
         _restore(run, system, schedule, say)
         with Watch(
             system.model,
@@ -174,11 +175,11 @@ def _resumed(run: RunDirectory, system: System, device: str) -> str:
 
 def _same_data(run: RunDirectory, system: System) -> None:
     known = run.manifest.get("data")
-    if known and dict(known) != dict(system.provenance):
+    now = dict(system.provenance)
+    if known and dict(known) != now:
         raise InputError(
-            f"{run.path} was trained on other data ({known['split']}; digest "
-            f"{known['digest'][:12]}) than is found now ({system.provenance['split']}; digest "
-            f"{system.provenance['digest'][:12]}). Restore the data, or start anew with --out."
+            f"{run.path} was trained on other data ({'; '.join(config_differences(known, now))}). "
+            "Restore the data, or start anew with --out."
         )
 
 
@@ -190,19 +191,22 @@ def _restore(
     for message in damaged:
         say(f"Passed over a damaged checkpoint: {message}")
     with run.trace(readonly=False) as database:
-        recorded = database.load().steps()
+        recorded = set(database.load().steps().tolist())
         if checkpoint is not None:
             if checkpoint.state["config_hash"] != run.manifest["config_hash"]:
                 raise InputError(f"{checkpoint.path} belongs to a run of another configuration.")
-            due = [step for step in schedule if step <= checkpoint.step]
-            if set(due) <= set(recorded.tolist()):
+            if recorded >= {step for step in schedule if step <= checkpoint.step}:
                 system.restore(checkpoint.step, checkpoint.tensors, checkpoint.state["numbers"])
                 database.truncate_after(checkpoint.step)
                 say(f"Resuming {run.path} at step {checkpoint.step:,}.")
                 return
             say("The trace lacks observations from before the newest checkpoint.")
-        if len(recorded) or checkpoint is not None:
-            say(f"Starting {run.path} over.")
+    if recorded - {0}:
+        kept = run.set_trace_aside()
+        say(f"No checkpoint can be used: starting over. What was recorded is kept in {kept}.")
+    elif checkpoint is not None or damaged:
+        say("No checkpoint can be used: starting over.")
+    with run.trace(readonly=False) as database:
         database.truncate_after(-1)
 
 

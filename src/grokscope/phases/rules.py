@@ -62,6 +62,7 @@ class Thresholds:
         near_train: Distance of the score from train accuracy within which the network counts as
             generalised however it came there.
         still_rising: Rise of the score since half as many steps that makes it ``grokking`` still.
+        recent: Factor in steps within which it must have reached its maximum to be ``grokking``.
         observed_fall: Fall of test accuracy below its maximum that is a collapse. Published edge
             of the third phase: test accuracy below its maximum less 0.05.
         neighbourhood_fall: Fall of neighbourhood consistency below its maximum that is a collapse.
@@ -84,6 +85,7 @@ class Thresholds:
     generalised_gap: float = 0.50
     near_train: float = 0.10
     still_rising: float = 0.05
+    recent: float = 1.25
     observed_fall: float = 0.05
     neighbourhood_fall: float = 0.10
     alpha_overfit: float = 2.0
@@ -140,6 +142,9 @@ def _follow(
     now = train.values[-1]
     recent = float(np.median(train.values[-limits.evaluations :]))
     if first_lasting(train.values >= limits.memorised, limits.evaluations) is None:
+        if now >= limits.memorised:
+            held = f"for fewer than {limits.evaluations} observations in a row so far"
+            return "fitting", f"train accuracy {_percent(now)}, {held}"
         return "fitting", f"train accuracy {_percent(now)}: not all training points are learnt yet"
     if recent < limits.unstable_train:
         return "unstable", f"train accuracy fell to {_percent(recent)} after it had been full"
@@ -165,10 +170,11 @@ def _follow(
         return "pre-grokking", (
             f"{name} {_percent(level)}, lowest {_percent(low)}, with train accuracy {_percent(now)}"
         )
-    # Time in this field is logarithmic: "still" means since half as many steps.
+    # Time in this field is logarithmic: "still" means since half as many steps, and lately.
     before = smooth[max(0, int(np.searchsorted(steps, steps[-1] / 2, "right")) - 1)]
     risen = gap_closed(level) >= limits.generalised_gap or near
-    if level - before >= limits.still_rising or not risen:
+    rising = level - before >= limits.still_rising and steps[-1] <= limits.recent * steps[at_peak]
+    if rising or not risen:
         return "grokking", f"{name} {_percent(level)}, {_percent(before)} at half the steps"
     return "generalised", f"{name} {_percent(level)}, at most {_percent(peak)} so far"
 

@@ -22,12 +22,13 @@ class Neighbourhood:
     Attributes:
         sigmas: Standard deviations of the Gaussian input noise, in units of the inputs.
         max_weight: Largest weight of the other training input in a mixture.
-        draws: Perturbations of every training point, for noise and mixtures each.
+        points: Perturbed points that each reading is taken over, at the least: every training
+            point is perturbed as often as that needs.
     """
 
     sigmas: tuple[float, ...] = (0.05, 0.1, 0.2)
     max_weight: float = 0.3
-    draws: int = 5
+    points: int = 1000
     name: str = "neighbourhood"
     needs: frozenset[Need] = frozenset({"train inputs", "train labels"})
     cost: Cost = "moderate"
@@ -35,13 +36,18 @@ class Neighbourhood:
     def observe(self, view: View) -> Iterable[Reading]:
         """Yield one reading for each size of noise, one for mixtures, one for shifts of images."""
         assert view.data is not None
+        if not view.inputs.is_floating_point():
+            reason = "inputs are not numbers that noise could be added to"
+            yield view.reading("neighbourhood.mixture", "train", float("nan"), reason)
+            return
+        draws = max(1, -(-self.points // max(1, len(view.inputs))))
         for sigma in self.sigmas:
             kept = noise_consistency(
                 view.logits_of,
                 view.inputs,
                 view.labels,
                 sigma=sigma,
-                draws=self.draws,
+                draws=draws,
                 generator=view.generator(self.name, f"noise {sigma}"),
             )
             yield view.reading(f"neighbourhood.noise_{sigma:g}", "train", kept)
@@ -50,7 +56,7 @@ class Neighbourhood:
             view.inputs,
             view.labels,
             max_weight=self.max_weight,
-            draws=self.draws,
+            draws=draws,
             generator=view.generator(self.name, "mixture"),
         )
         yield view.reading("neighbourhood.mixture", "train", kept)

@@ -40,6 +40,22 @@ class ProbeData:
     image_shape: tuple[int, int] | None = None
     loss: Callable[[Tensor, Tensor], Value] | None = None
 
+    def __post_init__(self) -> None:
+        """Check that inputs and labels belong together.
+
+        Raises:
+            ValueError: If they differ in number.
+        """
+        for name, inputs, labels in (
+            ("training", self.inputs, self.labels),
+            ("held-out", *(self.held_out or (self.inputs[:0], self.labels[:0]))),
+        ):
+            if len(inputs) != len(labels):
+                raise ValueError(
+                    f"ProbeData: expected as many {name} labels as inputs, "
+                    f"got {len(labels)} and {len(inputs)}."
+                )
+
 
 @dataclass(frozen=True)
 class Forward:

@@ -28,7 +28,7 @@ _FOLDER = Path(__file__).parent
 _STATUS = {
     "running": "This run was still going when this page was written.",
     "stopped": "This run is not finished: the process that worked on it is gone.",
-    "interrupted": "This run was interrupted and can be resumed.",
+    "interrupted": "This run was interrupted.",
     "failed": "This run failed: training broke down. What it reached is shown.",
 }
 
@@ -52,8 +52,7 @@ def write_report(run: RunDirectory) -> Path:
         raise InputError(f"{run.path} holds no observation yet; there is nothing to report.")
     manifest = dict(run.manifest)
     if manifest["status"] == "running" and not run.is_live():
-        # A watch cannot know whether the loop that it was in has come to its end.
-        manifest["status"] = "stopped" if manifest["experiment"] != "watch" else "watched"
+        manifest["status"] = "stopped"
     experiment = EXPERIMENTS.get(manifest["experiment"])
     preset = None if experiment is None else experiment.presets.get(manifest["preset"])
     page = build_page(trace, manifest, evaluate_run(run, trace), preset)
@@ -115,6 +114,7 @@ def build_page(
         "started": _readable_time(manifest.get("started")),
         "state": manifest["status"],
         "status": _STATUS.get(manifest["status"], ""),
+        "resumable": manifest["status"] == "interrupted" and manifest["experiment"] in EXPERIMENTS,
         "message": manifest.get("message", ""),
         "reached": int(trace.steps()[-1]),
         "stop": config.get("steps"),
@@ -136,6 +136,7 @@ def build_page(
         "config": list(tables.flattened(config)),
         "data": list(tables.flattened(manifest.get("data") or {})),
         "environment": list(tables.flattened(manifest.get("environment") or {})),
+        "context": preset.context if preset is not None else "",
         "differences": preset.differences if preset is not None else (),
         "layer_colours": _layer_colours(trace),
         "light": css_variables(LIGHT),

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +168,28 @@ class RunDirectory:
         if not readonly and not file.exists():
             return TraceDatabase.create(file)
         return TraceDatabase.open(file, readonly=readonly)
+
+    def set_trace_aside(self) -> Path:
+        """Rename the trace, so that a new one can begin without losing the old; none may be open.
+
+        Returns:
+            Where it lies now: ``trace-before-1.sqlite`` or the next free number.
+
+        Raises:
+            MissingResource: The disk refuses.
+        """
+        file = self.path / "trace.sqlite"
+        number = 1
+        while (aside := self.path / f"trace-before-{number}.sqlite").exists():
+            number += 1
+        with writing(aside):
+            file.rename(aside)
+        return aside
+
+    def discard_if_unused(self) -> None:
+        """Remove the folder if nothing was ever recorded or saved in it."""
+        if {child.name for child in self.path.iterdir()} <= {_MANIFEST, _LOCK, _HOLDER}:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def update(self, **fields: Any) -> None:
         """Rewrite ``run.json`` with new values, whole or not at all.

@@ -73,7 +73,7 @@ class Trace:
             if steps and reading.step <= steps[-1]:
                 raise ValueError(
                     f"{reading.measure} of {reading.subject}: step {reading.step} after step "
-                    f"{steps[-1]}; a trace only grows."
+                    f"{steps[-1]}; a trace only grows. Count steps over the run, not per epoch."
                 )
             steps.append(reading.step)
             values.append(reading.value)

@@ -80,7 +80,7 @@ class Classifier:
             image_shape=train.image_shape,
             loss=mean_squared_error if config.loss == "mse" else cross_entropy,
         )
-        self.provenance = {"digest": train.digest, "split": note}
+        self.provenance = {"train": train.digest, "test": test.digest, "split": note}
         widths = (inputs.shape[1], *config.hidden, train.classes)
         self.model = mlp(
             widths,
