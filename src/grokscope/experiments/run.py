@@ -113,7 +113,8 @@ def run_experiment(
         schedule = log_spaced(stop, int(settings["observations"]))
         system = experiment.build(config, data_dir, device)
         _same_data(run, system)
-        say(f"Data: {system.provenance['split']}")
+        if system.provenance["split"]:
+            say(f"Data: {system.provenance['split']}")
         _restore(run, system, schedule, say)
         with Watch(
             system.model,
