@@ -152,6 +152,20 @@ def test_plot(
     assert file.read_bytes().startswith(magic)
 
 
+def test_a_narrow_terminal_breaks_no_words(
+    grokscope: Command, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [
+        (claim, Finding("holds", "as told", {}))
+        for claim in get_experiment("anti-grokking").claims[:3]
+    ]
+    monkeypatch.setattr("grokscope.cli.outcome.evaluate_run", lambda *_: found)
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = grokscope("report", finished_run).out.splitlines()
+    assert "delayed-generalisation: holds" in lines
+    assert "  here: as told" in lines
+
+
 def test_list(grokscope: Command, finished_run: Path) -> None:
     presets = json.loads(grokscope("list", "experiments", "--json").out)
     assert {row["preset"] for row in presets} == {

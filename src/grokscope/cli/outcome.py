@@ -17,6 +17,8 @@ from grokscope.store.trace import Trace
 
 SCHEMA = 1
 
+_TABLE_WIDTH = 72  # columns; below, a table would break words
+
 _MARKS = {"holds": "[green]holds[/]", "fails": "[red]fails[/]", "inconclusive": "[yellow]open[/]"}
 
 
@@ -97,6 +99,11 @@ def _print(run: RunDirectory, trace: Trace, findings: list[tuple[Claim, Finding]
     undecided = [claim for claim, finding in findings if finding.outcome == "inconclusive"]
     if findings and len(undecided) == len(findings):
         console.print(f"\nClaims: all {len(findings)} open; the report says why.")
+    elif findings and console.width < _TABLE_WIDTH:
+        for claim, finding in findings:
+            console.print(f"\n[bold]{claim.id}[/]: {_MARKS[finding.outcome]}")
+            for name, text in (("published", claim.published), ("here", finding.measured)):
+                console.print(f"  {name}: {text}", markup=False)
     elif findings:
         table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
         for column in ("claim", "outcome", "published", "here"):

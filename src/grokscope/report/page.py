@@ -106,6 +106,9 @@ def build_page(
             "spectra": _by_layer([(s, placed(s.chart)) for s in spectra(trace, at, PAGE)]),
         }
     opinions = tables.opinions(trace)
+    lead = tables.leading_rule(opinions)
+    leading = opinions.pop(lead, None)
+    unobserved = opinions.pop("observed", None)  # left over where it has nothing to speak from
     costs = tables.cost_rows(trace)
     config = manifest.get("config") or {}
     context = {
@@ -120,7 +123,9 @@ def build_page(
         "stop": config.get("steps"),
         "seed": words.seed_of(manifest),
         "observations": len(trace.steps()),
-        "observed": opinions.pop("observed", None),
+        "lead": lead,
+        "leading": leading,
+        "unobserved": unobserved,
         "opinions": opinions,
         "phases": charts.phases_seen(trace),
         "limits": THRESHOLDS,

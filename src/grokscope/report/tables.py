@@ -52,6 +52,14 @@ def opinions(trace: Trace) -> dict[str, Opinion]:
     return found
 
 
+def leading_rule(opinions: Mapping[str, Opinion]) -> str:
+    """Return the rule to head the page: the observed one, or else the first that is determined."""
+    for rule in ("observed", "neighbourhood", "htsr"):
+        if rule in opinions and opinions[rule].verdict.phase != "not-determined":
+            return rule
+    return "observed"
+
+
 def _opinion(trace: Trace, verdict: Verdict) -> Opinion:
     rule = verdict.rule
     meaning, basis = words.PHASE_MEANINGS[verdict.phase], words.RULE_MEANINGS[rule]

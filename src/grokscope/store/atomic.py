@@ -46,6 +46,11 @@ def write_refused(path: Path, error: OSError) -> GrokscopeError:
             f"{path} cannot be written ({reason}): something else stands there. Choose another "
             "place with --out."
         )
+    if error.errno == errno.ENOENT:
+        return MissingResource(
+            f"{path} cannot be written: its folder is not there. Make the folder, or choose "
+            "another place."
+        )
     return MissingResource(
         f"Writing {path} failed ({reason}). What was written before is intact: check the disk, "
         "then resume or repeat."
