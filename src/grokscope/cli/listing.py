@@ -38,6 +38,7 @@ def list_experiments(as_json: bool) -> None:
                 "preset": name
                 + (" (default)" if name == experiment.default and not as_json else ""),
                 "shows": preset.summary,
+                **({"differences": list(preset.differences)} if as_json else {}),
             }
             for experiment in EXPERIMENTS.values()
             for name, preset in experiment.presets.items()
@@ -61,7 +62,7 @@ def list_measures(as_json: bool) -> None:
                 rows.append(
                     {
                         "measure": node.name,
-                        "module": f"grokscope.measures.{file.name.removesuffix('.py')}",
+                        "in grokscope.measures": file.name.removesuffix(".py"),
                         "what": _plain(text.split("\n\n")[0]),
                     }
                 )
