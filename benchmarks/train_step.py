@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -149,6 +151,12 @@ def measure(preset: str, steps: int, data_dir: Path | None) -> dict[str, float |
     }
 
 
+def peak_memory() -> float:
+    """Return the largest resident size of this process so far, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true")
@@ -163,6 +171,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
+    print(f"peak memory of this process: {peak_memory():.0f} MiB")
     for row in rows:
         print(f"{row.pop('preset')} ({row.pop('dtype')})")
         for name, value in row.items():

@@ -59,11 +59,13 @@ def start(
     values = config.model_dump(mode="json")
     if out is None:
         out = _default_folder(experiment, preset, standard, config)
+    ours = not out.exists()
     run = RunDirectory.open_or_create(out, experiment=experiment.id, preset=preset, config=values)
     try:
         _train(experiment, run, config, data_dir, device, check, as_json)
     except GrokscopeError:
-        run.discard_if_unused()  # or it would stand in the way of the corrected command
+        if ours:
+            run.discard_if_unused()  # or it would stand in the way of the corrected command
         raise
 
 
