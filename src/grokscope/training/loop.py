@@ -54,13 +54,13 @@ def train(
             observe()
             remaining.pop(0)
         progress()
-        finished = system.step >= stop_step
+        finished, stop = system.step >= stop_step, stopping()
         due = time.monotonic() - saved_at >= checkpoint_seconds
-        if finished or due or stopping():
+        if finished or due or stop:
             if system.step != saved_step or finished:
                 checkpoint()
             saved_at, saved_step = time.monotonic(), system.step
-        if finished or stopping():
+        if finished or stop:
             return finished
         before = system.step
         began = time.monotonic()

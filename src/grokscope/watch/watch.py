@@ -121,7 +121,7 @@ class Watch:
         self._strict = strict
         self._failures: dict[str, int] = {}
         self._resting: list[str] = []
-        self._passed_over: list[int] = []
+        self._passed_over = 0
         self._reached = 0
         self._closed = False
         self._last_end = time.perf_counter()
@@ -171,12 +171,12 @@ class Watch:
         if self._closed:
             return
         begin = time.perf_counter()
+        self._reached = step
         awake = [p for p in self._probes if self._failures.get(p.name, 0) < _PATIENCE]
         chosen = self._budget.affordable(awake)
         if awake and not chosen:
-            self._passed_over.append(step)
+            self._passed_over += 1
             return
-        self._reached = step
         costs = [Cost(step, "training", begin - self._last_end)]
         costs.append(Cost(step, "recording", self._recording_seconds))
         events = self._skipped(step, [probe.name for probe in awake if probe not in chosen])
@@ -237,8 +237,8 @@ class Watch:
     def close(self) -> None:
         """Finish the record; from then on nothing more is looked at or recorded.
 
-        A run that the watch made itself is marked as finished at the last step that was looked at,
-        and let go. What was seen stays in `trace`.
+        A run that the watch made itself is marked as finished at the last step that a look was due
+        at, and let go. What was seen stays in `trace`.
         """
         self._finish("finished")
 
@@ -264,8 +264,8 @@ class Watch:
         with self._held:
             if self._passed_over:
                 words = f"over the budget at {self.cost:.1%} of wall time; "
-                words += f"the last {len(self._passed_over)} observations were passed over"
-                self.note(self._passed_over[-1], "skipped", words)
+                words += f"the last {self._passed_over} observations were passed over"
+                self.note(self._reached, "skipped", words)
             self._closed = True
             if self._own_run is None:
                 return
@@ -281,8 +281,8 @@ class Watch:
         words = f"over the budget at {self.cost:.1%} of wall time; left out: "
         words += ", ".join(resting) or "nothing any more"
         if self._passed_over:
-            words += f"; {len(self._passed_over)} observations passed over since the last"
-        self._resting, self._passed_over = resting, []
+            words += f"; {self._passed_over} observations passed over since the last"
+        self._resting, self._passed_over = resting, 0
         return [Event(step, "skipped", words)]
 
     def _ask(
