@@ -28,6 +28,7 @@ from torch import nn
 
 from grokscope.data.batches import batch_indices
 from grokscope.data.seeds import derive_seed
+from grokscope.errors import MissingResource
 from grokscope.experiments import get_experiment
 from grokscope.experiments.anti_grokking import probes
 from grokscope.training.classifier import Classifier
@@ -164,10 +165,13 @@ def main() -> None:
     parser.add_argument("presets", nargs="*", default=["digits", "mnist-quick", "mnist"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [
-        measure(preset, 1000 if preset.startswith("digits") else 60, arguments.data_dir)
-        for preset in arguments.presets
-    ]
+    rows = []
+    for preset in arguments.presets:
+        steps = 1000 if preset.startswith("digits") else 60
+        try:
+            rows.append(measure(preset, steps, arguments.data_dir))
+        except MissingResource as error:
+            print(f"{preset}: left out. {error}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
