@@ -99,6 +99,11 @@ def load(trace: Path) -> Trace:
         return database.load()
 
 
+def assert_same_readings(grokscope: Command, run: Path, undisturbed: Path) -> None:
+    found = grokscope("export", run, "--format", "jsonl").out
+    assert found == grokscope("export", undisturbed, "--format", "jsonl").out
+
+
 def interrupted(run: Path) -> None:
     """Turn a finished run back into one that was stopped."""
     manifest = json.loads((run / "run.json").read_text())
@@ -120,8 +125,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(
     assert "damaged checkpoint" in outcome.err
     assert newest.name in outcome.err
     assert f"at step {int(previous.name.removeprefix('step-')):,}" in outcome.err
-    again = grokscope("export", small_run, "--format", "jsonl").out
-    assert again == grokscope("export", finished_run, "--format", "jsonl").out
+    assert_same_readings(grokscope, small_run, finished_run)
 
 
 def test_without_any_good_checkpoint_it_starts_over(
@@ -137,8 +141,7 @@ def test_without_any_good_checkpoint_it_starts_over(
     kept = load(small_run / "trace-before-1.sqlite")  # nothing lost
     assert kept.keys() == before.keys()
     assert np.array_equal(kept.steps(), before.steps())
-    again = grokscope("export", small_run, "--format", "jsonl").out
-    assert again == grokscope("export", finished_run, "--format", "jsonl").out
+    assert_same_readings(grokscope, small_run, finished_run)
 
 
 def test_a_missing_trace_starts_over_and_says_so(
@@ -149,8 +152,7 @@ def test_a_missing_trace_starts_over_and_says_so(
     outcome = grokscope("resume", small_run)
     assert outcome.code == 0, outcome.err
     assert "lacks observations" in outcome.err
-    again = grokscope("export", small_run, "--format", "jsonl").out
-    assert again == grokscope("export", finished_run, "--format", "jsonl").out
+    assert_same_readings(grokscope, small_run, finished_run)
 
 
 @pytest.mark.parametrize("command", ["resume", "report", "export"])
@@ -220,8 +222,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(
     assert str(folder) in done.stderr
     outcome = grokscope("resume", folder)
     assert outcome.code == 0, outcome.err
-    again = grokscope("export", folder, "--format", "jsonl").out
-    assert again == grokscope("export", finished_run, "--format", "jsonl").out
+    assert_same_readings(grokscope, folder, finished_run)
 
 
 def test_a_second_process_on_one_run_is_refused(grokscope: Command, tmp_path: Path) -> None:

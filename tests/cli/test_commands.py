@@ -131,6 +131,20 @@ def test_export_is_one_line_per_reading(grokscope: Command, finished_run: Path) 
     assert len(table) == len(rows)
 
 
+def test_a_reader_that_goes_away_is_no_error(finished_run: Path) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-m", "grokscope", "export", str(finished_run), "--format", "jsonl"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert writer.stdout is not None
+    assert writer.stderr is not None
+    writer.stdout.readline()
+    writer.stdout.close()
+    assert writer.stderr.read() == b""
+    writer.stderr.close()
+    assert writer.wait(timeout=30) in (0, -signal.SIGPIPE)
+
+
 def test_export_to_a_file(grokscope: Command, finished_run: Path, tmp_path: Path) -> None:
     import pyarrow.parquet
 

@@ -38,8 +38,8 @@ def phase_spans(trace: Trace, rule: str) -> list[Span]:
     return spans
 
 
-def agreement(trace: Trace, rule: str, truth: str = "observed") -> float:
-    """Return the share of log-time in which ``rule`` says whether the network has collapsed.
+def agreement(trace: Trace, rule: str) -> float:
+    """Return the share of log-time in which a rule agrees with the observed one on collapse.
 
     Both are reduced to the question that an alarm answers: anti-grokking, or not. An alarm while
     the network is still fitting is a wrong one. Each observation at which neither rule abstains
@@ -49,7 +49,7 @@ def agreement(trace: Trace, rule: str, truth: str = "observed") -> float:
         A share in [0, 1]; ``nan`` if the two never both had an opinion.
     """
     said = {v.step: v.phase for v in trace.verdicts if v.rule == rule}
-    true = {v.step: v.phase for v in trace.verdicts if v.rule == truth}
+    true = {v.step: v.phase for v in trace.verdicts if v.rule == "observed"}
     both = [s for s in said if s in true and "not-determined" not in (said[s], true[s])]
     if not both:
         return float("nan")

@@ -10,7 +10,7 @@ from grokscope.store.records import ArrayReading, Reading
 if TYPE_CHECKING:
     from grokscope.probes.view import View
 
-Need = Literal["weights", "train inputs", "train labels", "held-out data"]
+Need = Literal["weights", "train inputs", "train labels"]
 Cost = Literal["cheap", "moderate", "heavy"]
 
 

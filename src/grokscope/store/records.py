@@ -68,7 +68,7 @@ class Event:
 
     Attributes:
         step: Optimiser steps taken when it happened.
-        kind: Stable key: ``"resumed"``, ``"probe-failed"``, ``"probe-rests"``, ``"interrupted"``...
+        kind: Stable key: ``"resumed"``, ``"probe-failed"``, ``"skipped"``, ``"interrupted"``...
         message: For people.
     """
 

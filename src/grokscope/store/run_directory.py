@@ -15,7 +15,6 @@ from typing import Any
 
 from grokscope.errors import GrokscopeError, InputError, MissingResource
 from grokscope.store.atomic import reading, write_atomically, writing
-from grokscope.store.checkpoints import CHECKPOINTS
 from grokscope.store.config import config_differences, config_hash, plain_json
 from grokscope.store.environment import capture_environment
 from grokscope.store.trace_database import TraceDatabase
@@ -40,7 +39,7 @@ class RunDirectory:
         path: The folder.
         manifest: The content of ``run.json``: ``schema``, ``experiment``, ``preset``, ``config``,
             ``config_hash``, ``environment``, ``status`` (one of `STATUSES`), ``reached_step``,
-            ``started`` and ``ended`` (UTC, ISO 8601; None while it runs), and what the creator
+            ``started`` and ``ended`` (UTC, ISO 8601; None while it runs), and what `update`
             added, such as ``data`` (digests). Changed by `update` only.
     """
 
@@ -56,7 +55,6 @@ class RunDirectory:
         experiment: str,
         preset: str,
         config: Mapping[str, Any],
-        extra: Mapping[str, Any] | None = None,
     ) -> RunDirectory:
         """Make the folder of a new run, with status ``running`` at step 0.
 
@@ -66,7 +64,6 @@ class RunDirectory:
             preset: The preset that ``config`` began from.
             config: The resolved configuration, plain JSON values; the run's identity together with
                 experiment and preset.
-            extra: More top-level fields of ``run.json``, plain JSON values.
 
         Returns:
             The run; not locked.
@@ -75,11 +72,8 @@ class RunDirectory:
             InputError: The folder holds a run (the fields that differ are listed), a damaged
                 ``run.json``, or anything else.
             MissingResource: Another process works on it, or the disk refuses.
-            ValueError: Not plain JSON, or ``extra`` names a field that the run sets itself.
+            ValueError: Not plain JSON.
         """
-        extra = plain_json(extra or {})
-        if taken := sorted(set(_REQUIRED) & extra.keys()):
-            raise ValueError(f"extra: expected new fields, got {', '.join(taken)}.")
         identity = {"experiment": experiment, "preset": preset, "config": plain_json(config)}
         manifest = {
             "schema": SCHEMA_VERSION,
@@ -89,7 +83,6 @@ class RunDirectory:
             "reached_step": 0,
             "started": _now(),
             "ended": None,
-            **extra,
             "environment": capture_environment(),
         }
         _refuse_occupied(path, identity)
@@ -140,11 +133,6 @@ class RunDirectory:
                 "the runs that there are."
             )
         return cls(path, _checked(file, content))
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the checkpoints; made by the first one."""
-        return self.path / CHECKPOINTS
 
     @property
     def report_path(self) -> Path:

@@ -30,17 +30,13 @@ def log_spaced(steps: int, observations: int) -> list[int]:
 class LogSchedule:
     """An endless log-spaced schedule, for runs whose length is not known: due at 0, 1, 2, ...
 
-    From step ``1 / (ratio - 1)`` on, each observation comes at ``ratio`` times the step of the
-    last, rounded up.
+    From about step 13 on, each look comes 8 % after the last: 30 while the step grows tenfold.
     """
 
-    def __init__(self, per_decade: int = 30) -> None:
-        """Choose the density.
+    _ratio = 10 ** (1 / 30)  # thirty looks while the step grows tenfold
 
-        Args:
-            per_decade: Observations while the step grows tenfold.
-        """
-        self._ratio = 10 ** (1 / per_decade)
+    def __init__(self) -> None:
+        """Begin; the first step that comes is due."""
         self._next = 0
 
     def due(self, step: int) -> bool:

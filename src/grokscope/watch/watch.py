@@ -336,9 +336,4 @@ def _new_run(path: Path, config: Mapping[str, object]) -> RunDirectory:
 
 
 def _given(data: ProbeData | None) -> set[str]:
-    given = {"weights"}
-    if data is not None:
-        given |= {"train inputs", "train labels"}
-        if data.held_out is not None:
-            given.add("held-out data")
-    return given
+    return {"weights"} if data is None else {"weights", "train inputs", "train labels"}
