@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from grokscope.measures.absolute_weight_entropy import absolute_weight_entropy
 from grokscope.measures.activation_sparsity import activation_sparsity
 from grokscope.models.mlp import mlp
 from grokscope.probes import Golechha, Neighbourhood, Performance, ProbeData, Spectral, View
+from grokscope.probes.matrices import Matrix, Skipped, plan_matrices
 from grokscope.probes.view import undisturbed, unwrapped, weight_matrices
 from grokscope.store.records import ArrayReading, Reading
 
@@ -83,7 +85,98 @@ def test_matrices_are_named_by_their_layers_and_shared_ones_appear_once() -> Non
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.embed(x))
 
-    assert list(weight_matrices(Tied())) == ["free", "embed"]
+    assert list(weight_matrices(Tied())) == ["free", "embed", "conv[flattened]"]
+
+
+class Several(nn.Module):
+    """A layer of several kinds each, and one model for them all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 12, 5)
+        self.lstm = nn.LSTM(12, 11, batch_first=True, bias=False)
+        self.lora_A = nn.Linear(11, 2, bias=False)
+        self.lora_B = nn.Linear(2, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.lstm(self.conv(x[:, None]).relu().mT)
+        return self.lora_B(self.lora_A(states[:, -1]))
+
+
+def several() -> tuple[nn.Module, ProbeData]:
+    g = torch.Generator().manual_seed(0)
+    model = Several().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.rand(parameter.shape, generator=g) - 0.5)
+    inputs = torch.rand(8, 16, generator=g, dtype=torch.float64)
+    return model, ProbeData(inputs, torch.zeros(8, dtype=torch.int64))
+
+
+def test_matrices_of_other_layers_are_views_with_the_names_that_files_have() -> None:
+    model, data = several()
+    weights = View(model, 0, data, seed=0).weights
+    gates = ("input", "forget", "cell", "output")
+    assert list(weights) == [
+        "conv[flattened]",
+        *(f"lstm.weight_ih_l0[{gate}]" for gate in gates),
+        *(f"lstm.weight_hh_l0[{gate}]" for gate in gates),
+        "[lora]",
+    ]
+    assert len(weights) == 10
+    forget = weights["lstm.weight_hh_l0[forget]"]
+    assert forget.data_ptr() == model.lstm.weight_hh_l0[11:].data_ptr()
+    assert not forget.requires_grad
+    product = model.lora_B.weight @ model.lora_A.weight
+    assert torch.equal(weights["[lora]"], product.detach())
+
+
+def test_a_model_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(17, 23), nn.Linear(23, 19))
+    calls: list[int] = []
+
+    def counted(*args: object, **kwargs: object) -> list[Matrix | Skipped]:
+        calls.append(1)
+        return plan_matrices(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("grokscope.probes.view.plan_matrices", counted)
+    for step in range(3):
+        assert list(View(model, step, None, seed=0).weights) == ["0", "1"]
+    assert len(calls) == 1
+    model.append(nn.Linear(19, 17))
+    assert list(View(model, 3, None, seed=0).weights) == ["0", "1", "2"]
+
+
+def test_all_kinds_of_layers_are_read() -> None:
+    model, data = several()
+    with undisturbed(model):
+        view = View(model, 0, data, seed=0)
+        spectral = values(Spectral(shuffles=2, null_draws=0), view)
+        golechha = values(Golechha(), view)
+    subjects = {subject for measure, subject in spectral if measure == "spectrum.size"}
+    assert subjects == set(view.weights)
+    assert spectral["spectrum.size", "conv[flattened]"] == 5
+    gate = torch.linalg.matrix_norm(model.lstm.weight_ih_l0[22:33].detach(), 2)
+    norm = spectral["spectrum.spectral_norm", "lstm.weight_ih_l0[cell]"]
+    assert norm == pytest.approx(float(gate), rel=1e-12)
+    # What asks for entries and not for matrices sees each entry once.
+    entropy = "golechha.absolute_weight_entropy"
+    layers = ["conv", "lstm.weight_ih_l0", "lstm.weight_hh_l0", "lora_A", "lora_B"]
+    assert [subject for measure, subject in golechha if measure == entropy] == [*layers, "model"]
+    weights = [p.detach() for p in model.parameters() if p.ndim > 1]
+    total = sum(absolute_weight_entropy(weight).value for weight in weights)
+    assert golechha[entropy, "model"] == pytest.approx(total, rel=1e-12)
+    assert golechha["golechha.local_circuit_complexity", "model"] > 0
+
+
+def test_other_weights_of_any_layer_are_used() -> None:
+    model, data = several()
+    with undisturbed(model):
+        view = View(model, 0, data, seed=0)
+        assert torch.equal(view.logits_with(view.layers), view.train.logits)
+        other = view.logits_with({"conv": torch.zeros(12, 1, 5, dtype=torch.float64)})
+        model.conv.weight.zero_()
+        assert torch.equal(other, view.logits_of(data.inputs))
 
 
 def test_generators_are_private_and_depend_on_name_and_step() -> None:

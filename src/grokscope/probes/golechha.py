@@ -19,6 +19,7 @@ class Golechha:
 
     Their author's negative control is known: none of the three tells late collapse from
     generalisation (arXiv 2506.04434). The constants that the paper leaves open are attributes.
+    Entropy and masks see every weight of more than one dimension once, whole, whatever its layer.
 
     Attributes:
         threshold: Activations below it count as silent.
@@ -39,7 +40,7 @@ class Golechha:
             sparsity = activation_sparsity(activations, threshold=self.threshold)
             yield view.reading("golechha.activation_sparsity", layer, sparsity)
         entropies = {
-            layer: absolute_weight_entropy(weight) for layer, weight in view.weights.items()
+            layer: absolute_weight_entropy(weight) for layer, weight in view.layers.items()
         }
         for layer, entropy in entropies.items():
             yield view.reading("golechha.absolute_weight_entropy", layer, entropy)
@@ -48,7 +49,7 @@ class Golechha:
         yield view.reading("golechha.absolute_weight_entropy", "model", total, reason)
         complexity = local_circuit_complexity(
             view.logits_with,
-            view.weights,
+            view.layers,
             mask_fraction=self.mask_fraction,
             masks=self.masks,
             reduction="mean",

@@ -20,7 +20,8 @@ from grokscope.store.records import ArrayReading, Reading
 class Spectral:
     """Record exponent, norms, correlation traps and the spectra themselves, layer by layer.
 
-    All of them come from one spectrum of the matrix and one batch of shuffled ones.
+    All of them come from one spectrum of the matrix and one batch of shuffled ones. Convolution
+    kernels are read flattened (``conv1[flattened]``).
 
     Attributes:
         shuffles: Element-wise shuffles that traps are looked for in.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -16,9 +16,17 @@ from torch import Tensor, nn
 from grokscope.data.seeds import derive_seed
 from grokscope.measures._value import Value
 from grokscope.measures.spectrum import eigenvalues
+from grokscope.probes.matrices import (
+    COMPILED,
+    Matrix,
+    Parameter,
+    layer_names,
+    parameters_of,
+    plan_matrices,
+    take_matrix,
+    uncompiled,
+)
 from grokscope.store.records import Reading
-
-_COMPILED = "_orig_mod"  # where `torch.compile` keeps the module that it wraps
 
 
 @dataclass(frozen=True)
@@ -79,34 +87,45 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
-        elif (inner := model._modules.get(_COMPILED)) is not None:
+        elif (inner := model._modules.get(COMPILED)) is not None:
             model = inner
         else:
             return model
 
 
-def weight_matrices(model: nn.Module) -> dict[str, Tensor]:
-    """Return every floating-point matrix among the parameters, by name, detached, not copied.
+def weight_matrices(model: nn.Module) -> Mapping[str, Tensor]:
+    """Return the matrices of a model by name, as `grokscope.probes.matrices` finds them.
 
-    The name of a layer's ``weight`` is the layer's path (``fc1``, ``encoder.0``); other matrices
-    keep their full path. Shared parameters appear once.
+    Each is cut from its parameter when it is asked for: detached and not copied, but for the
+    product of a low-rank adapter. Matrices of any size are here, since readings say themselves
+    what they miss. Convolution kernels are here flattened only: their slices hold the same
+    entries, and have no single shape that the laws of random matrices could be asked about.
+    Shared parameters appear once.
     """
-    parameters = dict(model.named_parameters())
-    return {layer: parameters[path].detach() for layer, path in _matrix_paths(model).items()}
+    return _Matrices({name: p.detach() for name, p in model.named_parameters()})
 
 
-def _matrix_paths(model: nn.Module) -> dict[str, str]:
-    """Return the path of every weight matrix among the parameters, by the name of its layer."""
-    return {
-        _layer_name(path).removesuffix(".weight"): path
-        for path, parameter in model.named_parameters()
-        if parameter.ndim == 2 and parameter.is_floating_point()
-    }
+class _Matrices(Mapping[str, Tensor]):
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self._parameters = parameters
+        self._planned = _planned(parameters_of(parameters.items()))
+
+    def __getitem__(self, name: str) -> Tensor:
+        matrix = self._planned[name]
+        return take_matrix(matrix, [self._parameters[source] for source in matrix.sources])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._planned)
+
+    def __len__(self) -> int:
+        return len(self._planned)
 
 
-def _layer_name(path: str) -> str:
-    """Return a path as it would read if no module on it were compiled."""
-    return ".".join(part for part in path.split(".") if part != _COMPILED)
+@lru_cache(maxsize=16)
+def _planned(parameters: tuple[Parameter, ...]) -> dict[str, Matrix]:
+    """Plan once for all observations of a model."""
+    plan = plan_matrices(parameters, min_side=1)
+    return {m.name: m for m in plan if isinstance(m, Matrix) and m.count == 1}
 
 
 def _eagerly() -> AbstractContextManager[Any]:
@@ -187,9 +206,19 @@ class View:
         self._eigenvalues: dict[str, Tensor] = {}
 
     @cached_property
-    def weights(self) -> dict[str, Tensor]:
-        """Weight matrices by layer; see `weight_matrices`."""
+    def weights(self) -> Mapping[str, Tensor]:
+        """Weight matrices by name; see `weight_matrices`."""
         return weight_matrices(self.model)
+
+    @cached_property
+    def layers(self) -> dict[str, Tensor]:
+        """Weights of more than one dimension, whole, by layer; detached, not copied.
+
+        For measures of entries, to which it is the same how a layer is cut in matrices. The names
+        are those of `weights` without the parts in square brackets.
+        """
+        parameters = dict(self.model.named_parameters())
+        return {layer: parameters[path].detach() for layer, path in self._paths.items()}
 
     @cached_property
     def train(self) -> Forward:
@@ -226,19 +255,19 @@ class View:
         return logits
 
     def logits_with(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits on the training inputs with other weight matrices in place.
+        """Return the logits on the training inputs with other weights in place.
 
         The model itself is not touched.
 
         Args:
-            weights: Replacements by layer name, as in `weights`.
+            weights: Replacements of whole layers by name, as in `layers`.
         """
         paths = {self._paths[layer]: weight for layer, weight in weights.items()}
         logits: Tensor = torch.func.functional_call(self.model, paths, (self.inputs,))
         return logits
 
     def eigenvalues(self, layer: str) -> Tensor:
-        """Return the spectrum of one layer; see `grokscope.measures.spectrum.eigenvalues`."""
+        """Return the spectrum of one matrix; see `grokscope.measures.spectrum.eigenvalues`."""
         if layer not in self._eigenvalues:
             self._eigenvalues[layer] = eigenvalues(self.weights[layer])
         return self._eigenvalues[layer]
@@ -260,7 +289,12 @@ class View:
 
     @cached_property
     def _paths(self) -> dict[str, str]:
-        return _matrix_paths(self.model)
+        names = layer_names(path for path, _ in self.model.named_parameters())
+        return {
+            names[path]: path
+            for path, parameter in self.model.named_parameters()
+            if parameter.ndim > 1 and parameter.is_floating_point()
+        }
 
     def _forward(self, inputs: Tensor) -> Forward:
         entering: dict[str, Tensor] = {}
@@ -275,7 +309,7 @@ class View:
         try:
             for name, module in self.model.named_modules():
                 if isinstance(module, nn.Linear):
-                    hook = remember(_layer_name(name))
+                    hook = remember(uncompiled(name))
                     hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             logits = self.logits_of(inputs)
         finally:
