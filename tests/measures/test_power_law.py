@@ -1,5 +1,6 @@
 """The power-law fit against published values, another package, scipy and a naive double loop."""
 
+import dataclasses
 import math
 import warnings
 
@@ -59,7 +60,8 @@ def naive_fit(data: list[float], min_tail: int) -> tuple[float, float, float, in
 
 def assert_missing(fit: PowerLawFit, reason: str) -> None:
     assert fit.reason == reason
-    numbers = (fit.alpha, fit.ks_distance, fit.xmin, fit.sigma, fit.tail_size)
+    numbers = [value for name, value in dataclasses.asdict(fit).items() if name != "reason"]
+    assert len(numbers) == 7
     assert all(math.isnan(number) for number in numbers)
 
 
@@ -166,11 +168,46 @@ def test_corrected_agrees_with_the_definition_written_out(name: str, min_tail: i
 
 
 @pytest.mark.parametrize("convention", ["corrected", "weightwatcher"])
-def test_blocks_change_nothing(convention: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = pareto_sample(300, 2.5, 5)
-    whole = fit_power_law(data, convention=convention)
-    monkeypatch.setattr(power_law, "_BLOCK_ELEMENTS", 7 * 300)
-    assert fit_power_law(data, convention=convention) == whole
+@pytest.mark.parametrize("kind", ["pareto", "grid", "noise", "ties"])
+def test_tails_that_are_passed_over_could_not_have_won(
+    kind: str, convention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {
+        "pareto": pareto_sample(600, 2.5, 5),
+        "grid": pareto_grid(600, 2.5),
+        "noise": 600 * eigenvalues(gaussian(600, 600)),
+        "ties": (pareto_sample(600, 2.2, 2) * 4).round(),
+    }[kind]
+    fit = fit_power_law(data, convention=convention)
+    monkeypatch.setattr(power_law, "_PROBES", 1)  # the first point alone rules out no tail
+    monkeypatch.setattr(power_law, "_BLOCK", 600)
+    assert fit_power_law(data, convention=convention) == fit
+
+
+def test_most_tails_of_a_spectrum_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+    whole = power_law._ks_distances
+
+    def count(*arguments: torch.Tensor) -> torch.Tensor:
+        looked_at.append(len(arguments[2]))
+        return whole(*arguments)
+
+    monkeypatch.setattr(power_law, "_ks_distances", count)
+    fit_power_law(eigenvalues(gaussian(500, 1000)))
+    bounded, *full = looked_at
+    assert bounded == 491
+    assert sum(full) < 150
+
+
+def test_the_unbiased_exponent_and_the_largest_value() -> None:
+    data = torch.cat([pareto_sample(60, 2.5, 1), gaussian(20).abs()])
+    fit = fit_power_law(data)
+    tail = data[data >= fit.xmin]
+    spread = float((tail / fit.xmin).log().sum())
+    assert fit.alpha_unbiased == pytest.approx(1 + (len(tail) - 1) / spread, rel=1e-12)
+    assert fit.xmax == float(data.max())
+    few = fit_power_law(pareto_sample(15, 2.5, 2), convention="weightwatcher")
+    assert few.alpha_unbiased == few.alpha  # its small-sample branch is that estimate
 
 
 @pytest.mark.parametrize("exponent", [1.5, 2.0, 3.0, 5.0])

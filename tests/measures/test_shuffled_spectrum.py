@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from grokscope.measures import shuffled_spectrum
+from grokscope.measures._shuffles import permutations
 from grokscope.measures._spectra import bulk_scales
 from grokscope.measures.shuffled_spectrum import shuffled_eigenvalues
 from grokscope.measures.spectrum import eigenvalues
@@ -74,6 +75,23 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = shuffled_eigenvalues(weight, shuffles=7, generator=seeded())
     monkeypatch.setattr(shuffled_spectrum, "_CHUNK_BYTES", 3 * 8 * 600)
     torch.testing.assert_close(shuffled_eigenvalues(weight, shuffles=7, generator=seeded()), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_low_precision_weights_have_the_spectra_of_their_float64_values(dtype: torch.dtype) -> None:
+    weight = gaussian(40, 25).to(dtype)
+    for each in (weight, weight.T):
+        found = shuffled_eigenvalues(each, generator=seeded())
+        torch.testing.assert_close(found, shuffled_eigenvalues(each.double(), generator=seeded()))
+
+
+def test_the_short_index_gives_the_permutation_of_the_long_one() -> None:
+    generator = seeded(1)
+    (order,) = permutations(5000, 1, generator)
+    other = seeded(1)
+    assert order.dtype == torch.int32
+    assert torch.equal(order.long(), torch.randperm(5000, generator=other))
+    assert torch.equal(generator.get_state(), other.get_state())
 
 
 def test_a_matrix_that_is_not_finite_is_all_nan_and_draws_as_much() -> None:

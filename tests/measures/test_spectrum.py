@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grokscope.measures import shuffled_spectrum, spectrum
-from grokscope.measures.spectrum import eigenvalues, spectral_norm, stable_rank
+from grokscope.measures.spectrum import eigenvalues, spectral_norm, stable_rank, unresolved
 
 EPS = np.finfo(np.float64).eps
 
@@ -69,13 +69,94 @@ def test_small_singular_values_are_lost_below_the_documented_error_and_no_more()
     assert float(found[-3]) == pytest.approx(1e-12, rel=bound / 1e-12)
 
 
+def test_singular_values_resolve_what_the_gram_matrix_cannot() -> None:
+    singular = [1.0, 1e-3, 1e-6, 1e-12]
+    weight = with_spectrum(60, 20, singular)
+    for method in ("svd", "auto"):
+        found = eigenvalues(weight, method=method) * 60
+        np.testing.assert_allclose(found[-4:].sqrt(), singular[::-1], rtol=0, atol=60 * EPS)
+        assert unresolved(found, (60, 20), method=method).value == 16
+    found = eigenvalues(weight)
+    assert abs(float(60 * found[-4]) / 1e-24 - 1) > 0.5, "the control: the Gram matrix lost it"
+    assert unresolved(found, (60, 20)).value == 17
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (5, 12), (12, 5), (100, 10)])
+def test_all_methods_agree_on_what_both_resolve(shape: tuple[int, int]) -> None:
+    weight = gaussian(*shape).float()
+    gram = eigenvalues(weight)
+    for method in ("svd", "auto"):
+        found = eigenvalues(weight, method=method)
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, gram, rtol=1e-9, atol=0)
+    assert torch.equal(eigenvalues(weight, method="auto"), gram)
+
+
+def test_auto_takes_an_svd_only_of_the_matrices_that_need_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stack = torch.zeros(2, 3, 30, 8, dtype=torch.bfloat16)  # all-zero matrices need none
+    stack[0] = gaussian(3, 30, 8)
+    stack[0, 1, :, 1] = stack[0, 1, :, 0]
+    stack[1, 0] = math.nan
+    taken = []
+    whole = spectrum._from_singular_values
+    monkeypatch.setattr(
+        spectrum, "_from_singular_values", lambda w: taken.append(w.shape) or whole(w)
+    )
+    found = eigenvalues(stack, method="auto")
+    assert taken == [(1, 30, 8)]
+    torch.testing.assert_close(found[0], eigenvalues(stack[0], method="svd"))
+    assert found[1, 0].isnan().all()
+    assert (found[1, 1:] == 0).all()
+
+
+@pytest.mark.parametrize("rank", [0, 1, 5, 12])
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12), (12, 12)])
+def test_the_rest_is_the_rank_that_numpy_finds(shape: tuple[int, int], rank: int) -> None:
+    weight = gaussian(shape[0], rank) @ gaussian(rank, shape[1], seed=1)
+    assert np.linalg.matrix_rank(weight.numpy()) == rank
+    for method in ("gram", "svd", "auto"):
+        found = eigenvalues(weight, method=method)
+        assert unresolved(found, shape, method=method).value == 12 - rank
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(37, 11), (11, 37), (3, 20, 9)])
+def test_blocks_and_strips_change_nothing_but_rounding(
+    shape: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = gaussian(*shape).to(dtype)
+    whole = eigenvalues(weight)
+    monkeypatch.setattr(spectrum, "_BLOCK_BYTES", 8 * weight.numel() // 7)
+    monkeypatch.setattr(spectrum, "_STRIP", 4)
+    found = eigenvalues(weight)
+    torch.testing.assert_close(found, whole, rtol=1e-12, atol=0)
+    assert torch.equal(found, eigenvalues(weight))
+
+
+def test_a_large_matrix_of_low_precision_is_never_held_in_float64(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spectrum, "_BLOCK_BYTES", 8 * 100 * 20)
+    blocks = []
+    whole = spectrum._add_gram
+    monkeypatch.setattr(
+        spectrum, "_add_gram", lambda gram, tall: blocks.append(tall.shape) or whole(gram, tall)
+    )
+    for weight in (gaussian(350, 20).bfloat16(), gaussian(20, 350).bfloat16()):
+        eigenvalues(weight)
+    assert blocks == [(100, 20), (100, 20), (100, 20), (50, 20)] * 2
+
+
+@pytest.mark.parametrize("method", ["gram", "svd", "auto"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e200])
 def test_a_matrix_that_is_not_finite_is_all_nan_and_leaves_its_neighbours_alone(
-    bad: float,
+    bad: float, method: spectrum.Method
 ) -> None:
     stack = gaussian(3, 6, 4)
     stack[1, 2, 3] = bad
-    found = eigenvalues(stack)
+    found = eigenvalues(stack, method=method)
     assert found[1].isnan().all()
     torch.testing.assert_close(found[[0, 2]], eigenvalues(stack[[0, 2]]))
 
@@ -84,6 +165,9 @@ def test_a_matrix_that_is_not_finite_is_all_nan_and_leaves_its_neighbours_alone(
 def test_an_empty_matrix_has_no_eigenvalues(shape: tuple[int, int]) -> None:
     found = eigenvalues(torch.zeros(shape))
     assert found.shape == (0,)
+    assert eigenvalues(torch.zeros(shape), method="svd").shape == (0,)
+    assert eigenvalues(torch.zeros(shape), method="auto").shape == (0,)
+    assert unresolved(found, shape).reason == "the matrix is empty"
     assert spectral_norm(found, shape).reason == "the matrix is empty"
     assert stable_rank(found).reason == "the matrix is empty"
 
@@ -119,13 +203,14 @@ def test_scalars_of_a_prescribed_spectrum(shape: tuple[int, int]) -> None:
 def test_scalars_of_the_zero_matrix() -> None:
     found = eigenvalues(torch.zeros(4, 3))
     assert spectral_norm(found, (4, 3)).value == 0.0
+    assert unresolved(found, (4, 3)).value == 3
     assert math.isnan(stable_rank(found).value)
     assert stable_rank(found).reason == "all weights are zero"
 
 
 def test_scalars_of_a_matrix_that_is_not_finite() -> None:
     found = eigenvalues(torch.full((4, 3), math.nan))
-    for value in (spectral_norm(found, (4, 3)), stable_rank(found)):
+    for value in (spectral_norm(found, (4, 3)), stable_rank(found), unresolved(found, (4, 3))):
         assert math.isnan(value.value)
         assert value.reason == "weights are not finite"
 
@@ -141,6 +226,12 @@ def test_wrong_calls() -> None:
         spectral_norm(torch.ones(3), (5, 4))
     with pytest.raises(ValueError, match=r"spectral_norm: .*\(M,\), got \(2, 4\)"):
         spectral_norm(torch.ones(2, 4), (5, 4))
+    with pytest.raises(ValueError, match=r"unresolved: .*got \(2, 4\)"):
+        unresolved(torch.ones(2, 4), (5, 4))
+    with pytest.raises(ValueError, match="'gram', 'svd' or 'auto', got 'qr'"):
+        eigenvalues(torch.ones(3, 4), method="qr")
+    with pytest.raises(ValueError, match="'gram', 'svd' or 'auto', got 'qr'"):
+        unresolved(torch.ones(4), (5, 4), method="qr")
     with pytest.raises(ValueError, match=r"stable_rank: .*\(M,\), got \(2, 4\)"):
         stable_rank(torch.ones(2, 4))
 
@@ -153,4 +244,10 @@ def test_helpers_are_not_offered_as_measures() -> None:
         for name, value in inspect.getmembers(module, inspect.isfunction)
         if value.__module__ == module.__name__ and not name.startswith("_")
     }
-    assert found == {"eigenvalues", "spectral_norm", "stable_rank", "shuffled_eigenvalues"}
+    assert found == {
+        "eigenvalues",
+        "spectral_norm",
+        "stable_rank",
+        "unresolved",
+        "shuffled_eigenvalues",
+    }

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grokscope.measures.marchenko_pastur import scale_from_median
+from grokscope.measures.tracy_widom import edge_threshold
 
 ALL_ZERO = "all weights are zero"
 
@@ -76,3 +77,29 @@ def bulk_scales(shuffled: Tensor, shape: tuple[int, int]) -> tuple[NDArray[np.fl
     if (scales <= rounding).any():
         return none, "no bulk: more than half of the shuffled eigenvalues are zero"
     return scales, ""
+
+
+def trap_thresholds(
+    shuffled: Tensor, shape: tuple[int, int], quantile: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
+    """Return what eigenvalues of each shuffle must exceed to be correlation traps.
+
+    Args:
+        shuffled: `shuffled_spectrum.shuffled_eigenvalues`, shape ``(R, M)``.
+        shape: Shape of the matrix, either orientation.
+        quantile: Tracy-Widom quantile, in (0, 1).
+
+    Returns:
+        Variances and thresholds, shape ``(R,)`` each, and ``""``; or nan and the reason why there
+        are none.
+
+    Raises:
+        ValueError: If the eigenvalues do not belong to shuffles of a matrix of that shape, or
+            ``quantile`` is out of range.
+    """
+    scales, reason = bulk_scales(shuffled, shape)
+    if not reason and max(shape) < 2:
+        reason = "the matrix is a single entry"
+    if reason:
+        return scales, np.full(len(shuffled), np.nan), reason
+    return scales, scales * edge_threshold(shape, quantile=quantile), ""

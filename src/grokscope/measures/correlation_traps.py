@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from grokscope.measures._spectra import bulk_scales
-from grokscope.measures.tracy_widom import edge_threshold
+from grokscope.measures._spectra import trap_thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +72,11 @@ def correlation_traps(
         ValueError: If the eigenvalues do not belong to shuffles of a matrix of that shape, or
             ``quantile`` is out of range.
     """
-    scales, reason = bulk_scales(shuffled, shape)
-    if not reason and max(shape) < 2:
-        reason = "the matrix is a single entry"
+    scales, thresholds, reason = trap_thresholds(shuffled, shape, quantile)
     if reason:
         nan = math.nan
         return CorrelationTraps(nan, nan, nan, nan, nan, nan, nan, nan, nan, reason)
     values = shuffled.cpu().numpy()
-    thresholds = scales * edge_threshold(shape, quantile=quantile)
     counts = (values > thresholds[:, None]).sum(axis=1)
     return CorrelationTraps(
         count_mean=float(counts.mean()),

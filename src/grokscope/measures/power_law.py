@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 _EPS = torch.finfo(torch.float64).eps
-_BLOCK_ELEMENTS = 2**20  # of the (candidate, eigenvalue) triangle in memory at once
+_PROBES = 64  # points of a tail that bound its distance from below
+_BLOCK = 16  # tails taken up at once
 _WEIGHTWATCHER_CUT = 1e-5  # absolute, on eigenvalues of W^T W
 _WEIGHTWATCHER_SMALL = 20  # fewer eigenvalues than this: its small-sample branch
 _WEIGHTWATCHER_SMALL_TAIL = 8  # shortest tail that competes there
@@ -26,6 +27,9 @@ class PowerLawFit:
         xmin: Where the tail begins, in units of the data.
         sigma: Standard error ``(alpha - 1) / sqrt(tail_size)``, for a given ``xmin``.
         tail_size: Number of points in the tail.
+        alpha_unbiased: ``1 + (tail_size - 1) / sum``, without the bias of the maximum-likelihood
+            exponent for an ``xmin`` that was given beforehand (here it was not).
+        xmax: The largest value.
         reason: Why all of these are nan; empty if they are not.
     """
 
@@ -34,6 +38,8 @@ class PowerLawFit:
     xmin: float
     sigma: float
     tail_size: float
+    alpha_unbiased: float
+    xmax: float
     reason: str = ""
 
 
@@ -66,7 +72,8 @@ def fit_power_law(
       where the package writes -1.
 
     Source: Clauset, Shalizi & Newman, arXiv:0706.1062, sections 3.1 and 3.3; on spectra: Martin &
-    Mahoney, arXiv:1810.01075. Time O(n^2), memory O(n).
+    Mahoney, arXiv:1810.01075. The search is exact. Its time grows about as ``n`` for spectra, as
+    ``n^2`` at worst (some 20 ms for 4096 values); memory is O(n).
 
     Args:
         eigenvalues: Data in any order, shape ``(n,)``, real floating point, any positive units.
@@ -119,21 +126,23 @@ def fit_power_law(
     if len(candidates) == 0:
         return _no_fit("the values of every tail are equal, which no power law fits")
 
-    distances = _ks_distances(log_x, slope, candidates, two_sided=convention == "corrected")
-    best = int(distances.argmin())  # the first of equals
-    start = int(candidates[best])
-    alpha_minus_one = float(slope[start])
+    half_step = 0.5 if convention == "corrected" else 0.0
+    best, distance = _best_tail(log_x, slope, candidates, half_step)
+    alpha_minus_one = float(slope[best])
     return PowerLawFit(
         alpha=1.0 + alpha_minus_one,
-        ks_distance=float(distances[best]),
-        xmin=float(x[start]),
-        sigma=alpha_minus_one / math.sqrt(n - start),
-        tail_size=float(n - start),
+        ks_distance=distance,
+        xmin=float(x[best]),
+        sigma=alpha_minus_one / math.sqrt(n - best),
+        tail_size=float(n - best),
+        alpha_unbiased=1.0 + float((tail[best] - 1) / spread[best]),
+        xmax=float(x[-1]),
     )
 
 
 def _no_fit(reason: str) -> PowerLawFit:
-    return PowerLawFit(math.nan, math.nan, math.nan, math.nan, math.nan, reason)
+    nan = math.nan
+    return PowerLawFit(nan, nan, nan, nan, nan, nan, nan, reason)
 
 
 def _usable(data: Tensor, convention: str) -> tuple[Tensor, Tensor]:
@@ -148,27 +157,57 @@ def _usable(data: Tensor, convention: str) -> tuple[Tensor, Tensor]:
     return x, (x / x[-1:]).log()
 
 
-def _ks_distances(log_x: Tensor, slope: Tensor, candidates: Tensor, *, two_sided: bool) -> Tensor:
-    """Return the KS distance of each candidate's tail to its fit, shape ``(len(candidates),)``.
+def _best_tail(
+    log_x: Tensor, slope: Tensor, candidates: Tensor, half_step: float
+) -> tuple[int, float]:
+    """Return where the tail of least KS distance to its fit begins, and that distance.
+
+    The greatest deviation over a few points of a tail is at most its distance. Tails are taken up
+    in the order of that bound, until it exceeds the least distance found: the rest cannot win.
 
     Args:
         log_x: Logs of the data, ascending, shape ``(n,)``.
         slope: alpha - 1 of each tail by the index of its first point, shape ``(n,)``.
         candidates: Indices of the tails to look at, ascending.
-        two_sided: Whether to look at the upper side of the empirical steps also.
+        half_step: As `_ks_distances` takes it.
     """
     n = len(log_x)
-    distances = []
-    block = max(1, _BLOCK_ELEMENTS // n)
-    for start in range(0, len(candidates), block):
-        first = candidates[start : start + block]
-        points = torch.arange(int(first[0]), n, device=log_x.device)
-        rank = points - first[:, None]
-        size = (n - first[:, None]).to(torch.float64)  # else their quotients would be float32
-        above = (log_x[points] - log_x[first][:, None]).clamp_(min=0.0)
-        fitted = -torch.expm1(-slope[first][:, None] * above)
-        off = (fitted - rank / size).abs_()
-        if two_sided:
-            off = torch.maximum(off, ((rank + 1) / size - fitted).abs_())
-        distances.append(off.masked_fill_(rank < 0, 0.0).amax(dim=1))
-    return torch.cat(distances)
+    shares = torch.arange(_PROBES, dtype=torch.float64, device=log_x.device) / _PROBES
+    probes = (shares * (n - candidates)[:, None]).long() + candidates[:, None]
+    distances = _ks_distances(log_x, slope, candidates, probes, half_step)
+    least = math.inf
+    for rows in torch.split(distances.argsort(), _BLOCK):
+        if float(distances[rows[0]]) > least:
+            break
+        first = candidates[rows]
+        points = torch.arange(int(first.min()), n, device=log_x.device)
+        distances[rows] = _ks_distances(log_x, slope, first, points, half_step)
+        least = min(least, float(distances[rows].min()))
+    best = int(distances.argmin())  # the first of equals; a bound above `least` is none
+    return int(candidates[best]), float(distances[best])
+
+
+def _ks_distances(
+    log_x: Tensor, slope: Tensor, first: Tensor, points: Tensor, half_step: float
+) -> Tensor:
+    """Return the greatest deviation of each tail from its fit over some of its points.
+
+    Args:
+        log_x: Logs of the data, ascending, shape ``(n,)``.
+        slope: alpha - 1 of each tail by the index of its first point, shape ``(n,)``.
+        first: Indices of the first points of the tails, shape ``(k,)``.
+        points: Indices of the points to look at, shape ``(k, p)`` or ``(p,)``; those before the
+            tail count for nothing.
+        half_step: 1/2 for both sides of the empirical steps: the farther side is half a step
+            farther than their middle. 0 for the lower side only.
+
+    Returns:
+        Shape ``(k,)``.
+    """
+    first = first[:, None]
+    rank = points - first
+    size = (len(log_x) - first).to(torch.float64)  # else their quotients would be float32
+    off = torch.expm1(slope[first] * (log_x[first] - log_x[points]))
+    off += (rank + half_step) / size
+    off = off.abs_().masked_fill_(rank < 0, 0.0).amax(dim=1)
+    return off + half_step / size[:, 0]

@@ -10,15 +10,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from grokscope.measures._shuffles import permutations
 from grokscope.measures.spectrum import eigenvalues
 
-_CHUNK_BYTES = 256 * 2**20  # of shuffled copies in memory at once
+_CHUNK_BYTES = 256 * 2**20  # of shuffled copies at once, if they were float64
 
 
 def shuffled_eigenvalues(
     weight: Tensor, *, shuffles: int = 10, generator: torch.Generator
 ) -> Tensor:
     """Return the spectra of several element-wise random permutations of a matrix.
+
+    Shuffled copies are held in the dtype of the matrix, of a large one a single copy at a time.
 
     Source: Prakash & Martin, arXiv:2506.04434 (randomised spectra).
 
@@ -49,14 +52,13 @@ def shuffled_eigenvalues(
         raise ValueError(
             f"shuffled_eigenvalues: expected a generator on the CPU, got {generator.device}."
         )
-    flat = weight.detach().to(torch.float64).flatten()
-    chunk = max(1, _CHUNK_BYTES // max(8 * flat.numel(), 1))
+    flat = weight.detach().flatten()
+    orders = permutations(len(flat), shuffles, generator)
+    chunk = max(1, _CHUNK_BYTES // max(8 * len(flat), 1))
     spectra = []
     for start in range(0, shuffles, chunk):
-        count = min(chunk, shuffles - start)
-        copies = flat.new_empty((count, *weight.shape))
-        for copy in copies:
-            order = torch.randperm(flat.numel(), generator=generator)
-            torch.take(flat, order.to(flat.device), out=copy.view(-1))
+        copies = flat.new_empty((min(chunk, shuffles - start), *weight.shape))
+        for copy, order in zip(copies, orders, strict=False):
+            torch.index_select(flat, 0, order.to(flat.device), out=copy.view(-1))
         spectra.append(eigenvalues(copies))
     return torch.cat(spectra)

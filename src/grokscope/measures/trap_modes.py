@@ -12,10 +12,9 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from grokscope.measures._shuffles import permutations
-from grokscope.measures._spectra import bulk_scales, require_shape
+from grokscope.measures._spectra import require_shape, trap_thresholds
 from grokscope.measures.power_law import fit_power_law
 from grokscope.measures.spectrum import eigenvalues
-from grokscope.measures.tracy_widom import edge_threshold
 
 _SAME_EIGENVALUE = 1e-6  # relative; far above rounding, far below what another shuffle would give
 
@@ -150,12 +149,9 @@ def trap_modes(
     rows, columns = weight.shape
     shape = (rows, columns)
     require_shape("trap_modes", spectrum, shape)
-    scales, reason = bulk_scales(shuffled, shape)
-    if not reason and max(shape) < 2:
-        reason = "the matrix is a single entry"
+    _, thresholds, reason = trap_thresholds(shuffled, shape, quantile)
     if reason:
         return _missing(reason)
-    thresholds = scales * edge_threshold(shape, quantile=quantile)
     values = shuffled.cpu().numpy()
     counts = (values > thresholds[:, None]).sum(axis=1)
     if not counts.any():
@@ -174,7 +170,7 @@ def trap_modes(
             continue
         matrix = w.view(-1).index_select(0, order).view(shape)
         modes = torch.empty_like(w)
-        modes.view(-1).scatter_(0, order, _modes(matrix, found[-count:]).view(-1))
+        modes.view(-1).scatter_(0, order.long(), _modes(matrix, found[-count:]).view(-1))
         constant_square += float(modes.sum()) ** 2 / w.numel()
         total_square += float(torch.linalg.vector_norm(modes)) ** 2
         fits.append(fit_power_law(eigenvalues(w - modes), min_tail=min_tail))

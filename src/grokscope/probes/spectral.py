@@ -33,7 +33,7 @@ class Spectral:
 
     shuffles: int = 10
     null_draws: int = 200
-    null_limit: int = 256
+    null_limit: int = 1024
     name: str = "spectral"
     needs: frozenset[Need] = frozenset({"weights"})
     cost: Cost = "heavy"
