@@ -4,14 +4,20 @@ A probe is added by one file: a frozen dataclass with a `name`, what it `needs`,
 `observe`, which yields readings. See `grokscope.probes.probe.Probe`.
 """
 
-from grokscope.probes.golechha import Golechha
-from grokscope.probes.logits import Logits
-from grokscope.probes.neighbourhood import Neighbourhood
-from grokscope.probes.norms import Norms
-from grokscope.probes.performance import Performance
-from grokscope.probes.probe import Probe
-from grokscope.probes.spectral import Spectral
-from grokscope.probes.view import ProbeData, View
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from grokscope.probes.golechha import Golechha
+    from grokscope.probes.logits import Logits
+    from grokscope.probes.neighbourhood import Neighbourhood
+    from grokscope.probes.norms import Norms
+    from grokscope.probes.performance import Performance
+    from grokscope.probes.probe import Probe
+    from grokscope.probes.spectral import Spectral
+    from grokscope.probes.view import ProbeData, View
 
 __all__ = [
     "Golechha",
@@ -24,3 +30,11 @@ __all__ = [
     "Spectral",
     "View",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for: `grokscope.probes.matrices` plans without torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "view" if name == "ProbeData" else name.lower()
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -20,12 +20,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from grokscope.probes.layer_kinds import Cut, Heads, Layer, Parameter, Part, Surroundings, layer_of
+
+if TYPE_CHECKING:  # planning does without torch, which takes a second to import
+    from torch import Tensor
 
 __all__ = [
     "COMPILED",
@@ -197,7 +197,7 @@ def take_matrix(matrix: Matrix, tensors: Sequence[Tensor]) -> Tensor:
             f"got {len(tensors)}."
         )
     if len(tensors) == 2:
-        first, second = (tensor.to(torch.float64) for tensor in tensors)
+        first, second = (tensor.double() for tensor in tensors)
         taken = second @ first
     else:
         taken = tensors[0]

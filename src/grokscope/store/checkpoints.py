@@ -139,6 +139,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(body["step"], safetensors.numpy.load(data), body["state"], path)
 
 
+def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """Return (step, folder) of every checkpoint, oldest first; nothing is read or verified.
+
+    Args:
+        run: The folder of the run.
+
+    Raises:
+        InputError: The folder cannot be listed.
+    """
+    with reading(run / CHECKPOINTS):
+        found = dict(reversed(_found(run / CHECKPOINTS)))
+    return sorted(found.items())
+
+
 def latest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
     """Read the newest checkpoint that is undamaged.
 

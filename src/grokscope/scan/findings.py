@@ -1,0 +1,138 @@
+"""What deserves a look in a scan: a word for each layer, with the numbers behind it.
+
+The ranges of alpha are those that their authors publish for layers of any shape
+(arXiv:2002.06716, arXiv:2506.04434). They are heuristics; each finding therefore says what noise of
+the same shape gives, how uncertain the exponent is, and whether traps explain it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from grokscope.phases.rules import THRESHOLDS, Thresholds, has_traps
+
+_SIGNIFICANT = 0.1  # p-value of a likelihood ratio, as Clauset et al. (arXiv:0706.1062) recommend
+
+Layer = Mapping[str, Any]
+
+
+def _spread(value: float, spread: float | None) -> str:
+    return f"{value:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
+
+
+def _alpha(layer: Layer) -> str:
+    words = f"alpha {_spread(layer['alpha'], layer.get('alpha_se'))}"
+    words += f" from a tail of {layer['num_pl_spikes']:.0f} of {layer['size']:.0f} eigenvalues"
+    words += f", D {layer['D']:.3f}"
+    if layer.get("alpha_null_q05") is not None:
+        low, high = layer["alpha_null_q05"], layer["alpha_null_q95"]
+        words += f"; noise of this shape gives {low:.2f} to {high:.2f}"
+    if layer.get("p_value") is not None and layer["p_value"] < _SIGNIFICANT:
+        words += f"; a power law is rejected (p {layer['p_value']:.2f})"
+    better = [
+        name.replace("_", "-")
+        for name in ("exponential", "log_normal")
+        if (layer.get(f"ratio_{name}") or 0.0) < 0.0 and layer[f"p_{name}"] < _SIGNIFICANT
+    ]
+    if better:
+        words += f"; {' and '.join(better)} fit{'s' if len(better) == 1 else ''} the tail better"
+    return words
+
+
+def _judged(layer: Layer, limits: Thresholds) -> bool:
+    return layer.get("alpha") is not None and layer["size"] >= limits.minimum_rank
+
+
+def _not_finite(layer: Layer, limits: Thresholds) -> str:
+    return layer["reason"] if layer["reason"] == "weights are not finite" else ""
+
+
+def _failed(layer: Layer, limits: Thresholds) -> str:
+    if layer["status"] != "failed" or _not_finite(layer, limits):
+        return ""
+    return f"no exponent: {layer['reason']}"
+
+
+def _below_two(layer: Layer, limits: Thresholds) -> str:
+    if not _judged(layer, limits) or layer["alpha"] >= limits.alpha_overfit:
+        return ""
+    words = _alpha(layer)
+    se, detrapped = layer.get("alpha_se"), layer.get("alpha_detrapped")
+    if se is not None and layer["alpha"] + se >= limits.alpha_overfit:
+        words += f"; within one standard error of {limits.alpha_overfit:g}"
+    if detrapped is not None and detrapped >= limits.alpha_overfit and layer.get("traps"):
+        without = _spread(detrapped, layer.get("alpha_detrapped_std"))
+        words += f"; driven by traps: {without} without them"
+    return words
+
+
+def _under_trained(layer: Layer, limits: Thresholds) -> str:
+    if not _judged(layer, limits) or layer["alpha"] <= limits.alpha_random:
+        return ""
+    return _alpha(layer)
+
+
+def _traps(layer: Layer, limits: Thresholds) -> str:
+    count, ratio = layer.get("traps"), layer.get("trap_ratio")
+    if count is None:
+        return ""
+    if ratio is None:  # the package's count knows no distance from the edge
+        return f"{count:.0f} in its pooled shuffles" if count >= 1 else ""
+    if not has_traps(count, ratio, limits):
+        return ""
+    words = (
+        f"{count:.1f} ± {layer['traps_std']:.1f} a shuffle, the largest {ratio:.2f} times the edge"
+    )
+    location = layer.get("trap_location")
+    if location:
+        if location["mean_share"] >= 0.5:
+            words += "; the mean of the weights makes it"
+        elif location["entries"]:
+            row, column, weight, share = location["entries"][0]
+            spread = "most of it" if share >= 0.5 else "spread over many entries, the first"
+            words += f"; {spread} at row {row}, column {column}"
+            words += f" (weight {weight:.3g}, {share:.0%})"
+    return words
+
+
+# In the order in which they are shown.
+FINDINGS: dict[str, Callable[[Layer, Thresholds], str]] = {
+    "not-finite": _not_finite,
+    "alpha-below-2": _below_two,
+    "traps": _traps,
+    "under-trained": _under_trained,
+    "failed-fit": _failed,
+}
+
+_NUMBERS = (
+    "alpha", "alpha_se", "D", "num_pl_spikes", "size", "alpha_null_q05", "alpha_null_q95",
+    "alpha_detrapped", "traps", "traps_std", "trap_ratio",
+)  # fmt: skip
+
+
+def find(layers: list[dict[str, Any]], limits: Thresholds = THRESHOLDS) -> list[dict[str, Any]]:
+    """Return the findings of a scan, in the order of `FINDINGS`, then of the layers.
+
+    Layers with fewer eigenvalues than ``limits.minimum_rank`` are not judged by alpha: a spectrum
+    of ten values has no tail to speak of.
+
+    Args:
+        layers: Records of the document.
+        limits: The thresholds, those of the ``htsr`` rule.
+
+    Returns:
+        One object each: ``finding``, ``layer``, ``step``, ``text``, ``numbers``.
+    """
+    return [
+        {
+            "finding": name,
+            "layer": layer["name"],
+            "step": layer["step"],
+            "text": text,
+            "numbers": {key: layer[key] for key in _NUMBERS if layer.get(key) is not None},
+        }
+        for name, decide in FINDINGS.items()
+        for layer in layers
+        if layer["status"] != "skipped" and (text := decide(layer, limits))
+    ]
