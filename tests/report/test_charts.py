@@ -1,10 +1,9 @@
-import csv
-import io
 import math
 import re
 
 import numpy as np
 import pytest
+from looking import tables_of
 from synthetic_run import build_trace
 
 from grokscope.phases import find_milestones, phase_spans
@@ -18,24 +17,6 @@ from grokscope.report.theme import DARK, LIGHT, PAGE, css_variables, mixed
 from grokscope.report.value_scale import ValueScale, fitting_scale
 from grokscope.store.records import ArrayReading, Reading, Verdict
 from grokscope.store.trace import Series, Trace
-
-
-def tables_of(chart):
-    """Return the data sets of a chart as lists of rows, numbers parsed as the chart does."""
-    spec = chart.to_dict()
-    found = []
-    for layer in spec["layer"]:
-        data = layer["data"]
-        numbers = data["format"].get("parse", {})
-        text = data["values"] if "values" in data else spec["datasets"][data["name"]]
-        rows = csv.DictReader(io.StringIO(text))
-        found.append(
-            [
-                {k: (float(v) if v else math.nan) if k in numbers else v for k, v in row.items()}
-                for row in rows
-            ]
-        )
-    return found
 
 
 def drawn_series(chart):
@@ -219,7 +200,7 @@ def _contrast(a, b):
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
 def test_text_and_lines_can_be_read(palette):
-    for colour in (palette.ink, palette.muted, palette.accent):
+    for colour in (palette.ink, palette.muted, palette.accent, palette.fit):
         assert _contrast(colour, palette.paper) >= 4.5
     for phase, fill in palette.phases.items():
         assert _contrast(fill, palette.on_phases[phase]) >= 4.5, phase
@@ -228,7 +209,7 @@ def test_text_and_lines_can_be_read(palette):
 
 
 def test_every_colour_of_the_page_is_defined_in_both_palettes():
-    used = {PAGE.paper, PAGE.ink, PAGE.muted, PAGE.faint, PAGE.accent, *PAGE.ramp}
+    used = {PAGE.paper, PAGE.ink, PAGE.muted, PAGE.faint, PAGE.accent, PAGE.fit, *PAGE.ramp}
     used |= {*PAGE.neighbourhood, *PAGE.phases.values(), *PAGE.on_phases.values()}
     for palette in (LIGHT, DARK):
         defined = set(re.findall(r"(--[\w-]+):", css_variables(palette)))

@@ -1,10 +1,10 @@
-import html.parser
 import json
 import re
 import subprocess
 import sys
 
 import pytest
+from looking import Elements
 from pydantic import BaseModel
 from synthetic_run import MANIFEST, build_trace
 
@@ -18,28 +18,6 @@ from grokscope.report.theme import PAGE
 from grokscope.store.records import ArrayReading, Event, Reading, Verdict
 from grokscope.store.run_directory import RunDirectory
 from grokscope.store.trace import Trace
-
-
-class Elements(html.parser.HTMLParser):
-    """Collects tags, and the text that people see."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.inside, self.seen, self.scripts = [], [], [], []
-        self.feed(text)
-        self.text = " ".join(" ".join(self.seen).split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag in ("script", "style"):
-            self.inside.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag in ("script", "style"):
-            self.inside.pop()
-
-    def handle_data(self, data):
-        (self.scripts if self.inside else self.seen).append(data)
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,13 @@ class ExportFormat(StrEnum):
     parquet = "parquet"
 
 
+class Convention(StrEnum):
+    """How spectra are read."""
+
+    corrected = "corrected"
+    weightwatcher = "weightwatcher"
+
+
 class Listing(StrEnum):
     """What to list."""
 
@@ -156,6 +163,99 @@ def plot(
     from grokscope.cli.reading import draw
 
     draw(run, out)
+
+
+@app.command()
+def scan(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            help="A safetensors or torch file, a Hugging Face folder, a run or its checkpoint.",
+        ),
+    ],
+    base: Annotated[
+        Path | None, typer.Option(help="Model to subtract first: what has training changed?")
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Regular expression for names of layers.")
+    ] = None,
+    convention: Annotated[
+        Convention, typer.Option(help="Our definitions, or the columns of WeightWatcher 0.7.7.")
+    ] = Convention.corrected,
+    shuffles: Annotated[
+        int, typer.Option(min=0, help="Shuffles that traps are looked for in.")
+    ] = 10,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Root of the shuffles; a run has its own, else 0.")
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Synthetic spectra behind a p-value of the power law.")
+    ] = 0,
+    heads: Annotated[
+        str | None,
+        typer.Option(help="Cut attention by head: 32, 32/8 (queries/keys), or auto."),
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Write a file too: .html (with spectra), .json or .parquet."),
+    ] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FINDING", help="Exit with 1 if there is one; any for all kinds."),
+    ] = None,
+    show_all: Annotated[bool, typer.Option("--all", help="Show every layer.")] = False,
+    device: Annotated[Device, typer.Option(help="Where spectra are computed.")] = Device.auto,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one for each core by default.")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0.1, help="GiB for all of them; half of what is there.")
+    ] = None,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep results, so that a scan can go on.")
+    ] = True,
+    key: Annotated[
+        str | None, typer.Option(help="Where in a torch file the weights lie: ema.model.")
+    ] = None,
+    allow_global: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Let a torch file hold this harmless thing besides."),
+    ] = None,
+    follow_symlinks: Annotated[
+        bool, typer.Option("--follow-symlinks", help="Open links, as in a hub's cache.")
+    ] = False,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Raise a cap on what a file may hold."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every weight matrix of any checkpoint, without running or trusting it."""
+    from grokscope.cli.scanning import scan_checkpoint
+
+    scan_checkpoint(
+        path,
+        base=base,
+        layers=layers,
+        convention=convention.value,
+        shuffles=shuffles,
+        seed=seed,
+        bootstrap=bootstrap,
+        heads=heads,
+        key=key,
+        allow_globals=allow_global or [],
+        follow_symlinks=follow_symlinks,
+        limits=limit or [],
+        memory=memory,
+        workers=workers,
+        device=device.value,
+        cache=cache,
+        fail_on=fail_on or [],
+        out=out or [],
+        show_all=show_all,
+        as_json=as_json,
+    )
 
 
 @app.command("list")

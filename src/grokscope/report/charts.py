@@ -17,6 +17,7 @@ from grokscope.report.panel import (
     bands,
     data_of,
     dressed,
+    limit_lines,
     line_layers,
     phase_fill,
     rounded,
@@ -194,7 +195,7 @@ def alpha_chart(
     bottom = 1.0 if all((line.series.finite().values >= 1).all() for line in lines) else scale.low
     scale = replace(scale, low=bottom, marks=(1, 2, 4, 6, 10, 20, 40), numbers=",~g")
     x = step_channel(at, short=False)
-    limits = _limits(scale, height, palette, (low, high))
+    limits = limit_lines(scale, height, palette, (low, high))
     layers = [bands(trace, palette, x), *limits, *line_layers(lines, x, scale, height)]
     return dressed(layers, palette, width, height)
 
@@ -229,23 +230,8 @@ def traps_chart(
     area = alt.Chart(data_of(rows)).mark_area(opacity=0.22 / max(1.0, len(lines) / 3))
     layers = [
         bands(trace, palette, x),
-        *_limits(scale, height, palette, (THRESHOLDS.trap_count,)),
+        *limit_lines(scale, height, palette, (THRESHOLDS.trap_count,)),
         area.encode(x=x, y=y, y2="high:Q", color=alt.Color("name:N", scale=colours, legend=None)),
         *line_layers(lines, x, scale, height),
     ]
     return dressed(layers, palette, width, height)
-
-
-def _limits(
-    scale: ValueScale, height: int, palette: Palette, limits: Sequence[float]
-) -> list[alt.Chart]:
-    """Draw thresholds of the rules as dashed lines across the plot; two of them hold a band."""
-    places = [height * (1 - scale.share(limit)) for limit in limits]
-    across = {"x": alt.value(0), "x2": alt.value("width")}
-    rows = data_of([{"at": place} for place in places])
-    rules = alt.Chart(rows).mark_rule(strokeDash=[2, 3], color=palette.ink, opacity=0.7)
-    drawn = [rules.encode(y=alt.Y("at:Q", scale=None, axis=None), **across)]
-    if len(places) == 2:
-        band = alt.Chart(data_of([{"one": 1}])).mark_rect(fill=palette.ink, opacity=0.07)
-        drawn.insert(0, band.encode(y=alt.value(places[1]), y2=alt.value(places[0]), **across))
-    return drawn

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import altair.utils.schemapi
-import jinja2
-import vl_convert
 
 from grokscope.errors import InputError
 from grokscope.experiments import EXPERIMENTS, Claim, Finding, Preset, evaluate_run
 from grokscope.phases import THRESHOLDS, find_milestones
 from grokscope.phases.rules import neighbourhood_score
 from grokscope.report import charts, tables, words
+from grokscope.report.html import Charts, render, unchecked
 from grokscope.report.multiples import small_multiples
 from grokscope.report.spectra import Spectrum, spectra
-from grokscope.report.theme import DARK, LIGHT, PAGE, css_variables
+from grokscope.report.theme import PAGE
 from grokscope.store.atomic import write_atomically
 from grokscope.store.run_directory import RunDirectory
 from grokscope.store.trace import Trace
 
-_FOLDER = Path(__file__).parent
 _STATUS = {
     "running": "This run was still going when this page was written.",
     "stopped": "This run is not finished: the process that worked on it is gone.",
@@ -83,27 +77,16 @@ def build_page(
     """
     if not len(trace.steps()):
         raise ValueError("the trace holds no observation; a page needs at least one.")
-    specs: dict[str, dict[str, Any]] = {}
     at = find_milestones(trace)
-
-    def placed(chart: Any) -> str:
-        """Keep the specification of a chart for the script, and return its key."""
-        key = f"chart-{len(specs)}"
-        spec = chart.to_dict(validate=False)
-        spec.pop("$schema", None)
-        specs[key] = spec
-        return key
-
-    # Altair checks every part of a chart against its schema, again and again, which takes more than
-    # half of the time; the tests build the same charts with these checks.
-    with altair.utils.schemapi.debug_mode(False):
+    page = Charts()
+    with unchecked():
         alpha, traps = charts.alpha_chart(trace, at, PAGE), charts.traps_chart(trace, at, PAGE)
         drawn = {
-            "main": placed(charts.main_chart(trace, at, PAGE)),
-            "alpha": placed(alpha) if alpha else None,
-            "traps": placed(traps) if traps else None,
-            "multiples": [(m, placed(m.chart)) for m in small_multiples(trace, at, PAGE)],
-            "spectra": _by_layer([(s, placed(s.chart)) for s in spectra(trace, at, PAGE)]),
+            "main": page.place(charts.main_chart(trace, at, PAGE)),
+            "alpha": page.place(alpha) if alpha else None,
+            "traps": page.place(traps) if traps else None,
+            "multiples": [(m, page.place(m.chart)) for m in small_multiples(trace, at, PAGE)],
+            "spectra": _by_layer([(s, page.place(s.chart)) for s in spectra(trace, at, PAGE)]),
         }
     opinions = tables.opinions(trace)
     lead = tables.leading_rule(opinions)
@@ -144,35 +127,8 @@ def build_page(
         "context": preset.context if preset is not None else "",
         "differences": preset.differences if preset is not None else (),
         "layer_colours": _layer_colours(trace),
-        "light": css_variables(LIGHT),
-        "dark": css_variables(DARK),
-        "bundle": _bundle(),
     }
-    return _template().render(**context, **drawn, specs=specs)
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.tests["arxiv"] = lambda word: re.fullmatch(r"\d{4}\.\d{4,5}(v\d+)?", word)
-    environment.filters["number"] = words.number
-    environment.filters["percent"] = words.percent
-    environment.filters["duration"] = words.duration
-    environment.filters["typeset"] = words.typeset
-    return environment.get_template("template.html")
-
-
-@functools.cache
-def _bundle() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script that can stand inside a page."""
-    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return script.replace("</script", "<\\/script")
+    return render("template.html", page, **context, **drawn)
 
 
 def _readable_time(stamp: str | None) -> str:

@@ -215,6 +215,21 @@ def _end_labels(
     return named
 
 
+def limit_lines(
+    scale: ValueScale, height: int, palette: Palette, limits: Sequence[float]
+) -> list[alt.Chart]:
+    """Draw thresholds of the rules as dashed lines across the plot; two of them hold a band."""
+    places = [height * (1 - scale.share(limit)) for limit in limits]
+    across = {"x": alt.value(0), "x2": alt.value("width")}
+    rows = data_of([{"at": place} for place in places])
+    rules = alt.Chart(rows).mark_rule(strokeDash=[2, 3], color=palette.ink, opacity=0.7)
+    drawn = [rules.encode(y=alt.Y("at:Q", scale=None, axis=None), **across)]
+    if len(places) == 2:
+        band = alt.Chart(data_of([{"one": 1}])).mark_rect(fill=palette.ink, opacity=0.07)
+        drawn.insert(0, band.encode(y=alt.value(places[1]), y2=alt.value(places[0]), **across))
+    return drawn
+
+
 def apart(places: Sequence[float], height: float, spacing: float = _LINE_SPACING) -> list[float]:
     """Move sorted places at least ``spacing`` apart, as little as that takes, within ``height``."""
     moved: list[float] = []

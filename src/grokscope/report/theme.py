@@ -23,6 +23,7 @@ class Palette:
         muted: Secondary text and lines.
         faint: Axes and grid.
         accent: Neighbourhood consistency; links.
+        fit: A power law that was fitted to a spectrum.
         phases: Fill of each phase.
         on_phases: Text on that fill.
         ramp: First, middle and last layer.
@@ -34,6 +35,7 @@ class Palette:
     muted: str
     faint: str
     accent: str
+    fit: str
     phases: Mapping[str, str]
     on_phases: Mapping[str, str]
     ramp: tuple[str, str, str]
@@ -62,6 +64,7 @@ LIGHT = Palette(
     muted="#626a75",
     faint="#d5d9de",
     accent="#1f4fd8",
+    fit="#b3206e",
     phases={
         "fitting": "#cfd2d6",
         "pre-grokking": "#dda21f",
@@ -90,6 +93,7 @@ DARK = Palette(
     muted="#9aa2ad",
     faint="#343a43",
     accent="#8fb0ff",
+    fit="#f08ac0",
     phases={
         "fitting": "#4d535c",
         "pre-grokking": "#e6b84a",
@@ -143,6 +147,7 @@ def _variables(palette: Palette) -> Palette:
         muted="var(--muted)",
         faint="var(--faint)",
         accent="var(--accent)",
+        fit="var(--fit)",
         phases=keys("phases", palette.phases),
         on_phases=keys("on-phases", palette.on_phases),
         ramp=("var(--ramp-0)", "var(--ramp-1)", "var(--ramp-2)"),

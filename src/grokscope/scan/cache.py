@@ -1,32 +1,41 @@
 """Results by what they were made from, so that a scan that was interrupted goes on.
 
 One small file per matrix, named by a digest of everything that its result depends on: the bytes of
-the tensors, the cut, the settings, the version of grokscope. Nothing here is ever out of date.
+the tensors, the cut, the settings, the code that measures. Nothing here is ever out of date.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grokscope._version import __version__
 from grokscope.errors import MissingResource
 from grokscope.store.atomic import write_atomically
 
-_FORMAT = 1
-
 
 def cache_key(made_from: Mapping[str, Any]) -> str:
-    """Return the name of a result: SHA-256 of ``made_from`` and of the version that measures.
+    """Return the name of a result: SHA-256 of ``made_from`` and of the code that measures.
 
     Args:
-        made_from: Everything that decides the result, plain JSON.
+        made_from: Everything else that decides the result, plain JSON.
     """
-    text = json.dumps([_FORMAT, __version__, made_from], sort_keys=True)
+    text = json.dumps([_code(), made_from], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@functools.cache
+def _code() -> str:
+    """Return the SHA-256 of every source file that a record comes from."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for pattern in ("measures/*.py", "probes/*.py", "scan/*.py"):
+        for file in sorted(package.glob(pattern)):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 class Cache:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grokscope._version import __version__
-from grokscope.errors import UsageError
+from grokscope.errors import UsageError, unknown
 from grokscope.probes.matrices import Heads
 from grokscope.scan.cache import Cache
 from grokscope.scan.children import Children, Task
 from grokscope.scan.files import OpenCheckpoint, open_checkpoint
 from grokscope.scan.findings import find
 from grokscope.scan.inventory import Inventory, inventory_from_json
-from grokscope.scan.limits import Limits
+from grokscope.scan.limits import ALLOWABLE_GLOBALS, Limits
 from grokscope.scan.measuring import SLOWEST_DISK, Progress, measured, refusal
 from grokscope.scan.rows import Row, find_checkpoints, rows_of
 from grokscope.scan.settings import Settings
@@ -87,12 +87,15 @@ def scan(
     Raises:
         InputError: The files are refused, or do not fit each other.
         MissingResource: torch is too old to read a torch file safely.
-        UsageError: A pattern that is none, or heads that nothing tells.
+        UsageError: A pattern that is none, heads that nothing tells, a global that is not harmless.
     """
     limits = Limits() if limits is None else limits
     memory = _half_of_memory() if memory is None else memory
     workers = workers or (1 if device == "cuda" else len(os.sched_getaffinity(0)))
     pattern = _compiled(layers)
+    for name in allow_globals:
+        if name not in ALLOWABLE_GLOBALS:
+            raise unknown("harmless global", name, ALLOWABLE_GLOBALS)
     paths, seed = find_checkpoints(path)
     settings = Settings() if settings is None else settings
     if settings.seed is None:

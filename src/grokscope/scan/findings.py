@@ -11,33 +11,28 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from grokscope.phases.rules import THRESHOLDS, Thresholds, has_traps
+from grokscope.scan import words
 
 _SIGNIFICANT = 0.1  # p-value of a likelihood ratio, as Clauset et al. (arXiv:0706.1062) recommend
 
 Layer = Mapping[str, Any]
 
 
-def _spread(value: float, spread: float | None) -> str:
-    return f"{value:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
-
-
 def _alpha(layer: Layer) -> str:
-    words = f"alpha {_spread(layer['alpha'], layer.get('alpha_se'))}"
-    words += f" from a tail of {layer['num_pl_spikes']:.0f} of {layer['size']:.0f} eigenvalues"
-    words += f", D {layer['D']:.3f}"
-    if layer.get("alpha_null_q05") is not None:
-        low, high = layer["alpha_null_q05"], layer["alpha_null_q95"]
-        words += f"; noise of this shape gives {low:.2f} to {high:.2f}"
+    text = f"alpha {words.alpha(layer)} from a tail of {words.tail(layer)} eigenvalues"
+    text += f", D {layer['D']:.3f}"
+    if noise := words.noise(layer):
+        text += f"; noise of this shape gives {noise}"
     if layer.get("p_value") is not None and layer["p_value"] < _SIGNIFICANT:
-        words += f"; a power law is rejected (p {layer['p_value']:.2f})"
+        text += f"; a power law is rejected (p {layer['p_value']:.2f})"
     better = [
         name.replace("_", "-")
         for name in ("exponential", "log_normal")
         if (layer.get(f"ratio_{name}") or 0.0) < 0.0 and layer[f"p_{name}"] < _SIGNIFICANT
     ]
     if better:
-        words += f"; {' and '.join(better)} fit{'s' if len(better) == 1 else ''} the tail better"
-    return words
+        text += f"; {' and '.join(better)} fit{'s' if len(better) == 1 else ''} the tail better"
+    return text
 
 
 def _judged(layer: Layer, limits: Thresholds) -> bool:
@@ -57,14 +52,14 @@ def _failed(layer: Layer, limits: Thresholds) -> str:
 def _below_two(layer: Layer, limits: Thresholds) -> str:
     if not _judged(layer, limits) or layer["alpha"] >= limits.alpha_overfit:
         return ""
-    words = _alpha(layer)
+    text = _alpha(layer)
     se, detrapped = layer.get("alpha_se"), layer.get("alpha_detrapped")
     if se is not None and layer["alpha"] + se >= limits.alpha_overfit:
-        words += f"; within one standard error of {limits.alpha_overfit:g}"
+        text += f"; within one standard error of {limits.alpha_overfit:g}"
     if detrapped is not None and detrapped >= limits.alpha_overfit and layer.get("traps"):
-        without = _spread(detrapped, layer.get("alpha_detrapped_std"))
-        words += f"; driven by traps: {without} without them"
-    return words
+        without = words.spread(detrapped, layer.get("alpha_detrapped_std"))
+        text += f"; driven by traps: {without} without them"
+    return text
 
 
 def _under_trained(layer: Layer, limits: Thresholds) -> str:
@@ -81,19 +76,19 @@ def _traps(layer: Layer, limits: Thresholds) -> str:
         return f"{count:.0f} in its pooled shuffles" if count >= 1 else ""
     if not has_traps(count, ratio, limits):
         return ""
-    words = (
+    text = (
         f"{count:.1f} ± {layer['traps_std']:.1f} a shuffle, the largest {ratio:.2f} times the edge"
     )
     location = layer.get("trap_location")
     if location:
         if location["mean_share"] >= 0.5:
-            words += "; the mean of the weights makes it"
+            text += "; the mean of the weights makes it"
         elif location["entries"]:
             row, column, weight, share = location["entries"][0]
             spread = "most of it" if share >= 0.5 else "spread over many entries, the first"
-            words += f"; {spread} at row {row}, column {column}"
-            words += f" (weight {weight:.3g}, {share:.0%})"
-    return words
+            text += f"; {spread} at row {row}, column {column}"
+            text += f" (weight {weight:.3g}, {share:.0%})"
+    return text
 
 
 # In the order in which they are shown.

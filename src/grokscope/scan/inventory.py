@@ -93,7 +93,7 @@ def read_inventory(
         checkpoint: Its open files.
         limits: Caps on everything.
         key: Path of the dictionary to take from a torch file, keys joined by dots.
-        allow_globals: Some of `torch_file.ALLOWABLE_GLOBALS`.
+        allow_globals: Some of `limits.ALLOWABLE_GLOBALS`.
 
     Returns:
         At least one tensor.

@@ -1,8 +1,20 @@
-"""How much of everything a checkpoint may hold before it is refused."""
+"""How much of everything, and what at all, a checkpoint may hold before it is refused."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+ALLOWABLE_GLOBALS = (
+    "argparse.Namespace",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "pathlib.PosixPath",
+)
+"""What a file may name beyond tensors and plain containers, if the user says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,25 +25,13 @@ from torch import Tensor
 
 from grokscope.errors import InputError
 from grokscope.scan.entry import TensorEntry, dtype_unavailable
-from grokscope.scan.limits import Limits
+from grokscope.scan.limits import ALLOWABLE_GLOBALS, Limits
 from grokscope.scan.open_file import OpenFile, refused, shown
 from grokscope.scan.state_dict import find_state_dict
 from grokscope.scan.zip_file import Member, read_members, verify
 
 # The first release whose weights_only reader is safe (CVE-2026-24747).
 _SAFE = "2.10.0"
-
-ALLOWABLE_GLOBALS = (
-    "argparse.Namespace",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "pathlib.PosixPath",
-)
-"""What a file may name beyond tensors and plain containers, if the user says so."""
 
 _CHUNK = 1 << 20
 
