@@ -17,6 +17,8 @@ import safetensors.torch
 import torch
 from command_line import Outcome
 
+from grokscope.store.run_directory import RunDirectory
+
 Command = Callable[..., Outcome]
 QUICK = ("--shuffles", "2", "--workers", "1", "--no-cache")
 
@@ -150,3 +152,25 @@ def test_checking_a_file_needs_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_checkpoints_of_a_run_read_as_its_trace_does(
+    grokscope: Command, finished_run: Path
+) -> None:
+    document = json.loads(grokscope("scan", finished_run, "--no-cache", "--json").out)
+    with RunDirectory.open(finished_run).trace(readonly=True) as database:
+        trace = database.load()
+    compared = 0
+    for layer in document["layers"]:
+        if layer["step"] not in trace.steps() or layer["status"] != "ok":
+            continue
+        for ours, theirs in (
+            ("alpha", "htsr.alpha"),
+            ("D", "htsr.ks_distance"),
+            ("traps", "traps.count"),
+            ("trap_ratio", "traps.ratio"),
+        ):
+            expected = trace.series(theirs, layer["name"]).at(layer["step"])
+            assert layer[ours] == pytest.approx(expected, rel=1e-6)
+            compared += 1
+    assert compared >= 8
