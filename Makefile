@@ -25,8 +25,9 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/spectra.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("grokscope needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
