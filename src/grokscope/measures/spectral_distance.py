@@ -10,6 +10,7 @@ from grokscope.measures._spectra import unfit
 from grokscope.measures._value import Value, missing
 
 _EPS = np.finfo(np.float64).eps
+_NARROWEST = 1e-9  # range of logarithms below which eigenvalues differ by rounding only
 
 
 def spectral_distance(eigenvalues: Tensor, shuffled: Tensor, *, bins: int = 20) -> Value:
@@ -62,7 +63,8 @@ def spectral_distance(eigenvalues: Tensor, shuffled: Tensor, *, bins: int = 20) 
         return missing(reason)
     both = [values.flatten().cpu().double().numpy() for values in (eigenvalues, shuffled)]
     logs = [np.log(values[values > len(eigenvalues) * _EPS * values.max()]) for values in both]
-    ends = (min(log.min() for log in logs), max(log.max() for log in logs))
+    low, high = min(log.min() for log in logs), max(log.max() for log in logs)
+    ends = (low, max(high, low + _NARROWEST))
     p, q = (
         np.append(np.histogram(log, bins, ends)[0], values.size - log.size) / values.size
         for log, values in zip(logs, both, strict=True)

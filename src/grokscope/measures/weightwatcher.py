@@ -373,7 +373,8 @@ def _gram_eigenvalues(slices: Array) -> Array:
     There, numpy's product of a matrix with its own transpose takes half of the time of torch's.
     """
     turned = slices.swapaxes(1, 2)
-    gram = turned @ slices if _is_tall(slices) else slices @ turned
+    with np.errstate(invalid="ignore"):  # said below
+        gram = turned @ slices if _is_tall(slices) else slices @ turned
     if not np.isfinite(gram.trace(axis1=1, axis2=2)).all():
         return np.full(gram.shape[:2], np.nan)
     found: Array = np.linalg.eigvalsh(gram).clip(min=0.0)

@@ -318,7 +318,7 @@ def _weightwatcher(
         why = shuffled_mp if name.startswith("rand_") or name in _OF_SHUFFLES else mp
         record.put(name, value, reason or why)
     if settings.shuffles:
-        record.numbers["traps"] = record.numbers["rand_num_spikes"]
+        record.put("traps", columns["rand_num_spikes"], reason or shuffled_mp)
     return raw[:0]
 
 
@@ -328,13 +328,19 @@ def _generator(settings: Settings, purpose: str, name: str, step: int | None) ->
 
 def _kurtosis(weight: Tensor) -> float:
     """Return the excess kurtosis of all entries: 0 for a Gaussian, 3 for a Laplace law."""
-    # In pieces, so that no float64 copy of the whole is held.
-    pieces = [piece.to(torch.float64) for piece in torch.split(weight.reshape(-1), 2**22)]
+    largest = float(weight.abs().max())
+    if not 0.0 < largest < math.inf:
+        return math.nan
     count = weight.numel()
-    mean = sum(float(piece.sum()) for piece in pieces) / count
-    second = sum(float((piece - mean).square().sum()) for piece in pieces) / count
-    fourth = sum(float((piece - mean).pow(4).sum()) for piece in pieces) / count
-    return fourth / second**2 - 3.0 if second > 0 else math.nan
+
+    def moment(centre: float, power: int) -> float:
+        # In pieces, so that no float64 copy of the whole is held; scaled, so that none overflows.
+        pieces = torch.split(weight.reshape(-1), 2**22)
+        return sum(float((p.double() / largest - centre).pow(power).sum()) for p in pieces) / count
+
+    mean = moment(0.0, 1)
+    second = moment(mean, 2)
+    return moment(mean, 4) / second**2 - 3.0 if second > 1e-30 else math.nan
 
 
 def _drawn(
