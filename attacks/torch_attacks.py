@@ -221,6 +221,17 @@ def big_endian(_: Path) -> bytes:
     return edited({"a": torch.ones(2)}, lambda m: m.update({"archive/byteorder": b"big"}))
 
 
+@refused("capitals")
+def big_endian_in_capitals(_: Path) -> bytes:
+    """Torch looks members up without regard to case, and would swap all bytes."""
+
+    def rename(members: dict[str, bytes]) -> None:
+        del members["archive/byteorder"]
+        members["archive/BYTEORDER"] = b"big"
+
+    return edited({"a": torch.ones(2)}, rename)
+
+
 @refused("does not have the size")
 def storage_shorter_than_declared(_: Path) -> bytes:
     """Numbers that would come from the bytes behind."""
@@ -304,5 +315,5 @@ def torch_rank_20(_: Path) -> bytes:
 def overlapping_views(_: Path) -> bytes:
     """Many large tensors out of one: work without end from a small file."""
     base = torch.arange(100.0)
-    views = {f"x{i}": base[i:] for i in range(1, 50)}
-    return saved({"a": base, "bad": base[:99], "good": torch.ones(3), **views})
+    views = {f"a{i}": base[i:] for i in range(1, 50)}
+    return saved({"a": base, **views, "bad": base[:99], "good": torch.ones(3)})

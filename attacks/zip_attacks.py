@@ -131,8 +131,9 @@ def empty_zip(_: Path) -> bytes:
 
 @refused("TorchScript")
 def torchscript(folder: Path) -> bytes:
-    """An archive with code."""
-    result = [*parts(), Part(b"archive/code/__torch__.py", b"import os")]
+    """An archive with code, which is compressed as `torch.jit.save` does it."""
+    code = zlib.compress(b"import os")[2:-4]
+    result = [*parts(), Part(b"archive/code/__torch__.py", code, method=8)]
     return archive([*result, Part(b"archive/constants.pkl", b"\x80\x02).")])
 
 

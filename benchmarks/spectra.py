@@ -292,6 +292,7 @@ def transformer() -> Mapping[str, float]:
         "without shuffles, times the floor": plain / least,
         "with one shuffle, times the floor": shuffled / (2 * least),
         "MiB of the largest process": peak,
+        "MiB of all processes at most": peak * workers,
         "MiB it may take": bound,
         "WeightWatcher, MiB": package_peak,
     }

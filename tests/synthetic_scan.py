@@ -53,7 +53,9 @@ def _null(rows: int, columns: int) -> dict[str, float]:
 def unmeasured(name: str, shape: tuple[int, ...], status: str, reason: str, **more: Any) -> dict:
     layer = {"name": name, "kind": "parameter", "shape": list(shape), "sources": [name]}
     layer |= dict.fromkeys(("alpha", "D", "xmin", "num_pl_spikes", "traps"))
-    return {**layer, "step": None, "status": status, "reason": reason, "note": "", **more}
+    missing = {"alpha": "no value is positive", "traps": reason} if status == "failed" else {}
+    layer |= {"step": None, "status": status, "reason": reason, "missing": missing, "note": ""}
+    return layer | more
 
 
 def measured(name: str, weight: Tensor, step: int | None = None, kind: str = "linear") -> Any:
@@ -109,11 +111,12 @@ def document(layers: list[dict], **more: Any) -> dict[str, Any]:
     for step in sorted({layer["step"] for layer in layers}, key=lambda s: s or 0):
         now = [layer for layer in layers if layer["step"] == step]
         alphas = [layer["alpha"] for layer in now if layer.get("alpha") is not None]
-        counts = {s: sum(x["status"] == s for x in now) for s in ("ok", "failed", "skipped")}
+        statuses = ("ok", "failed", "lost", "skipped")
+        counts = {s: sum(x["status"] == s for x in now) for s in statuses}
         mean = sum(alphas) / len(alphas) if alphas else None
         summary.append(
             {
-                "step": step, "matrices": len(now), **counts,
+                "step": step, "rows": len(now), **counts,
                 "alpha_mean": mean, "alpha_median": mean, "alpha_weighted_mean": mean,
                 "with_traps": sum((layer.get("traps") or 0) >= 0.5 for layer in now),
             }

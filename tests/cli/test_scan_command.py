@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from command_line import Outcome
 
+from grokscope.scan import Scan
 from grokscope.store.run_directory import RunDirectory
 
 Command = Callable[..., Outcome]
@@ -90,6 +91,7 @@ def test_files_are_written_beside_what_is_printed(
         ([".", "--heads", "0"], 2, "--heads '0'"),
         ([".", "--heads", "8/"], 2, "--heads '8/'"),
         ([".", "--out", "scan.pdf"], 2, "kind of file '.pdf'"),
+        ([".", "--out", "away/scan.html"], 5, "its folder is not there"),
         ([".", "--limit", "tensor=5"], 2, "Did you mean 'tensors'?"),
         ([".", "--limit", "tensors=many"], 2, "--limit tensors=many"),
         ([".", "--allow-global", "os.system"], 2, "os.system"),
@@ -144,6 +146,47 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     assert "the same command goes on from there" in err
     assert "Traceback" not in err
     assert 0 < len(list((tmp_path / "cache").rglob("*.json"))) < 40
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_child_outlives_its_scan(tmp_path: Path, number: signal.Signals) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {"big.weight": torch.randn(1500, 1500, generator=generator)}
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "grokscope", "scan", tmp_path / "model.safetensors", *QUICK],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def children() -> list[int]:
+        found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        return [int(each) for each in found.split()]
+
+    deadline = time.monotonic() + 60
+    while not children() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(1.5)
+    (child,) = children()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert err == "Interrupted.\n"
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_only_the_newest_checkpoint_of_a_run_is_judged(
+    grokscope: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = {"name": "fc", "step": 9, "shape": [9, 9], "status": "ok"}
+    findings = [{"finding": "traps", "step": 3}, {"finding": "under-trained", "step": 9}]
+    document = {"layers": [{**layer, "step": 3}, layer], "findings": findings}
+    monkeypatch.setattr("grokscope.cli.scanning.scan", lambda *_, **__: Scan(document, []))
+    assert grokscope("scan", "run", "--json", "--fail-on", "traps").code == 0
+    assert grokscope("scan", "run", "--json", "--fail-on", "under-trained").code == 1
 
 
 def test_checking_a_file_needs_no_torch() -> None:

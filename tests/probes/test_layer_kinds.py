@@ -14,14 +14,21 @@ Row = tuple[str, str, tuple[int, ...]]
 
 
 def planned(
-    shapes: Shapes, *, heads: Heads | None = None, dtype: str = "float32"
+    shapes: Shapes,
+    *,
+    heads: Heads | None = None,
+    by_head: bool | None = None,
+    dtype: str = "float32",
 ) -> list[Matrix | Skipped]:
-    return plan_matrices([Parameter(n, s, dtype) for n, s in shapes.items()], heads=heads)
+    """Return the plan; by head where heads are given, unless told otherwise."""
+    by_head = heads is not None if by_head is None else by_head
+    parameters = [Parameter(n, s, dtype) for n, s in shapes.items()]
+    return plan_matrices(parameters, heads=heads, by_head=by_head)
 
 
-def rows(shapes: Shapes, *, heads: Heads | None = None) -> list[Row]:
+def rows(shapes: Shapes, *, heads: Heads | None = None, by_head: bool | None = None) -> list[Row]:
     """Name, kind and shape of every matrix."""
-    plan = planned(shapes, heads=heads)
+    plan = planned(shapes, heads=heads, by_head=by_head)
     return [(m.name, m.kind, m.shape) for m in plan if isinstance(m, Matrix)]
 
 
@@ -162,15 +169,44 @@ def test_fused_projections_of_grouped_queries_need_heads() -> None:
     assert odd.note == UNKNOWN_LAYOUT
 
 
+def test_heads_alone_only_split_fused_projections() -> None:
+    heads = Heads(4, 2)
+    assert planned(LLAMA, heads=heads, by_head=False) == planned(LLAMA)
+    assert planned(GPT2, heads=Heads(2, 2), by_head=False) == planned(GPT2)
+    plan = planned({"attn.qkv_proj.weight": (80, 40)}, heads=heads, by_head=False)
+    assert [(m.name, m.shape, m.cut) for m in plan if isinstance(m, Matrix)] == [
+        ("attn.qkv_proj[query]", (40, 40), (Cut("rows", 0, 40),)),
+        ("attn.qkv_proj[key]", (20, 40), (Cut("rows", 40, 60),)),
+        ("attn.qkv_proj[value]", (20, 40), (Cut("rows", 60, 80),)),
+    ]
+    transposed = {"attn.c_attn.weight": (40, 80), "attn.c_proj.weight": (40, 40)}
+    assert [row[2] for row in rows(transposed, heads=heads, by_head=False)] == [
+        (40, 40),
+        (40, 20),
+        (40, 20),
+        (40, 40),
+    ]
+    for name, shape, each in (
+        ("attn.qkv_proj", (81, 40), heads),
+        ("attn.query_key_value", (72, 24), Heads(5, 5)),
+        ("attn.query_key_value", (48, 24), Heads(2, 1)),
+    ):
+        (whole,) = planned({f"{name}.weight": shape}, heads=each, by_head=False)
+        assert isinstance(whole, Matrix)
+        assert (whole.shape, whole.note) == (shape, UNKNOWN_LAYOUT)
+
+
 def test_thirds_beside_heads_that_are_grouped_belong_to_another_tower() -> None:
     plan = planned({"vision.attn.qkv.weight": (120, 40)}, heads=Heads(4, 2))
     assert [m.shape for m in plan] == [(40, 40)] * 3
     assert {m.note for m in plan if isinstance(m, Matrix)} == {
         "4 query and 2 key heads do not fit: not cut by head"
     }
+    alone = planned({"vision.attn.qkv.weight": (120, 40)}, heads=Heads(4, 2), by_head=False)
+    assert {m.note for m in alone if isinstance(m, Matrix)} == {""}
 
 
-def test_neox_is_interleaved_and_cut_only_by_head() -> None:
+def test_neox_is_interleaved_and_cut_only_with_heads() -> None:
     shapes = {"attention.query_key_value.weight": (72, 24), "attention.dense.weight": (24, 24)}
     whole, dense = planned(shapes)
     assert (whole.name, whole.shape) == ("attention.query_key_value", (72, 24))
@@ -188,6 +224,13 @@ def test_neox_is_interleaved_and_cut_only_by_head() -> None:
         f"{path}[value, head 1]": (Cut("rows", 60, 72),),
         "attention.dense[head 0]": (Cut("columns", 0, 12),),
         "attention.dense[head 1]": (Cut("columns", 12, 24),),
+    }
+    thirds = planned(shapes, heads=Heads(2, 2), by_head=False)
+    assert {m.name: m.cut for m in thirds if isinstance(m, Matrix)} == {
+        f"{path}[query]": (Cut("thirds", 0, 2),),
+        f"{path}[key]": (Cut("thirds", 1, 2),),
+        f"{path}[value]": (Cut("thirds", 2, 2),),
+        "attention.dense": (),
     }
     grouped = only({f"{path}.weight": (48, 24)}, heads=Heads(2, 1))
     assert isinstance(grouped, Matrix)

@@ -211,7 +211,19 @@ def test_a_weight_and_a_parameter_called_as_its_layer_stay_apart() -> None:
 
 
 _MEANING = ["weight", "weight_hh_l0", "lora_A", "lora_B", "lora_embedding_A", "lora_up", "qkv"]
-_SPECIAL = ["experts", "conv", "q_proj", "bias", "x", "_orig_mod", ""]
+_SPECIAL = [
+    "lora",
+    "up",
+    "down",
+    "query_key_value",
+    "experts",
+    "conv",
+    "q_proj",
+    "bias",
+    "x",
+    "_orig_mod",
+    "",
+]
 _BRACKETS = ["a[query]", "a[0]", "weight[lora]", "[", "x[", "a[head"]
 _PARTS = st.sampled_from([*_MEANING, *_SPECIAL, *_BRACKETS])
 _NAMES = st.lists(_PARTS, min_size=1, max_size=4).map(".".join)
@@ -222,13 +234,15 @@ _SHAPES = st.lists(st.sampled_from([0, 1, 2, 4, 6, 12]), max_size=4).map(tuple)
 @given(
     st.dictionaries(_NAMES, _SHAPES, max_size=12),
     st.sampled_from([None, Heads(2, 2), Heads(2, 1)]),
+    st.booleans(),
     st.sampled_from([1, 2, 10]),
 )
 def test_every_parameter_is_in_the_plan_and_names_are_unique(
-    shapes: dict[str, tuple[int, ...]], heads: Heads | None, min_side: int
+    shapes: dict[str, tuple[int, ...]], heads: Heads | None, by_head: bool, min_side: int
 ) -> None:
     parameters = [Parameter(name, shape, "float32") for name, shape in shapes.items()]
-    plan = plan_matrices(parameters, heads=heads, min_side=min_side)
+    by_head = by_head and heads is not None
+    plan = plan_matrices(parameters, heads=heads, by_head=by_head, min_side=min_side)
     assert len({entry.name for entry in plan}) == len(plan)
     assert {source for entry in plan for source in entry.sources} == shapes.keys()
     for entry in plan:
@@ -257,7 +271,8 @@ def test_whole_parameters_are_covered_once() -> None:
 
 def taken_from(model: nn.Module, heads: Heads | None = None) -> dict[str, Tensor]:
     state = model.state_dict()
-    plan = plan_matrices(parameters_of(state.items()), heads=heads, min_side=1)
+    by_head = heads is not None
+    plan = plan_matrices(parameters_of(state.items()), heads=heads, by_head=by_head, min_side=1)
     return {
         m.name: take_matrix(m, [state[source] for source in m.sources])
         for m in plan
@@ -339,9 +354,8 @@ def test_transposed_matrices_are_cut_as_gpt2_does() -> None:
 def test_neox_rows_go_by_head_first() -> None:
     weight = torch.rand(36, 12)
     name = "attention.query_key_value"
-    plan = plan_matrices(
-        [Parameter(f"{name}.weight", (36, 12), "float32")], heads=Heads(3, 3), min_side=1
-    )
+    parameters = [Parameter(f"{name}.weight", (36, 12), "float32")]
+    plan = plan_matrices(parameters, heads=Heads(3, 3), by_head=True, min_side=1)
     by_head = weight.reshape(3, 3, 4, 12)
     for matrix in plan:
         assert isinstance(matrix, Matrix)
@@ -349,6 +363,11 @@ def test_neox_rows_go_by_head_first() -> None:
         expected = by_head[int(head), ("query", "key", "value").index(part)]
         assert torch.equal(take_matrix(matrix, [weight]), expected)
     assert len(plan) == 9
+    thirds = plan_matrices(parameters, heads=Heads(3, 3))
+    assert [m.name for m in thirds] == [f"{name}[{part}]" for part in ("query", "key", "value")]
+    for i, matrix in enumerate(thirds):
+        assert isinstance(matrix, Matrix)
+        assert torch.equal(take_matrix(matrix, [weight]), by_head[:, i].reshape(12, 12))
 
 
 def test_convolutions_are_their_matrices() -> None:
@@ -389,6 +408,7 @@ def test_an_adapter_is_its_product_in_double_precision() -> None:
         ("q.lora_embedding_A", "q.lora_embedding_B"),
         ("q.lora_embedding_A.default", "q.lora_embedding_B.default"),
         ("q.lora_down.weight", "q.lora_up.weight"),
+        ("q.lora.down.weight", "q.lora.up.weight"),
     ],
 )
 def test_adapters_by_other_names(a: str, b: str) -> None:
@@ -431,6 +451,8 @@ def test_wrong_calls() -> None:
     twice = [Parameter("a", (12, 12), "float32")] * 2
     with pytest.raises(ValueError, match="expected parameters with different names"):
         plan_matrices(twice)
+    with pytest.raises(ValueError, match=r"expected heads with by_head"):
+        plan_matrices([], by_head=True)
     matrix = Matrix("a[1]", "parameter", (12, 14), ("a",), (Cut("index", 1),))
     with pytest.raises(ValueError, match=r"expected 1 tensors for a\[1\], got 2"):
         take_matrix(matrix, [torch.zeros(2, 12, 14)] * 2)

@@ -71,8 +71,8 @@ def test_charts_pass_the_checks_of_altair(page):
 def test_findings_come_first_then_everything_in_order(page):
     text = Elements(page).text
     headings = ["5 findings in 5 layers", "Layers that deserve a look", "Other findings",
-                "Alpha of every layer", "Every layer", "Not measured", "Notes",
-                "How this scan was made"]  # fmt: skip
+                "Alpha of every layer", "Every layer", "Not computed", "Skipped",
+                "Notes", "How this scan was made"]  # fmt: skip
     at = [text.index(heading) for heading in headings]
     assert at == sorted(at)
     for finding in small()[0]["findings"]:
@@ -81,7 +81,10 @@ def test_findings_come_first_then_everything_in_order(page):
         assert MEANINGS[finding["finding"]] in text
     assert text.count("heuristics of their authors") == 1
     assert "3 fc1.bias, fc2.bias, norm.weight" in text
+    assert "alpha and traps, because the matrix is zero 1 dead" in text
     assert "Two names share one tensor: head, embed." in text
+    # The heavy tail is not what noise has; that of noise is.
+    assert "Of those by alpha, 1 of 2 lie within what noise of equal shape gives." in text
 
 
 def test_every_finding_has_its_words():
@@ -234,8 +237,26 @@ def test_only_so_many_spectra_are_drawn(monkeypatch):
     text = build_scan_page(*small())
     seen = Elements(text).text
     assert len(specs_of(text)) == 2 * 2 + 1
-    assert "The first 2 spectra are drawn. 1 more layer with findings" in seen
+    assert "Drawn are the 2 of 3 spectra with the most serious findings." in seen
+    assert "--layers PATTERN" in seen
+    assert "Not drawn, but told below: embed " in seen
     assert "embed embedding 60 × 300 under-trained : alpha" in seen
+
+
+def test_the_most_serious_findings_are_drawn_first(monkeypatch):
+    monkeypatch.setattr(scan_page, "MOST_SPECTRA", 1)
+    made, spectra = small()
+    made = document(made["layers"][::-1])  # the under-trained layer before the over-fit one
+    seen = Elements(build_scan_page(made, spectra)).text
+    assert "Drawn are the 1 of 3 spectra" in seen
+    assert re.search(r"below: attn\.c_attn\[query\], embed\s+fc1 ", seen)
+
+
+def test_many_layers_that_are_not_drawn_are_named(monkeypatch):
+    monkeypatch.setattr(scan_page, "MOST_SPECTRA", 1)
+    layers, spectra = zip(*(measured(f"fc{i}", heavy(100, 250, 1)) for i in range(6)), strict=True)
+    seen = Elements(build_scan_page(document(list(layers)), spectra)).text
+    assert "told below: fc1, fc2 and 3 more fc1, fc2, fc3, fc4, fc5" in seen
 
 
 def test_of_several_steps_the_newest_is_told_and_the_others_are_listed():
@@ -277,6 +298,33 @@ def test_the_columns_of_weightwatcher_are_enough():
     assert "the law of noise is not known here" in seen
     for absent in ("Marchenko-Pastur", "of noise", "noise of equal shape", "trap size"):
         assert absent not in seen.replace("the law of noise", "")
+
+
+def test_the_package_has_its_own_units_and_shuffles():
+    layer, spectrum = measured("fc1", heavy(100, 250, 1))
+    layer["xmin"] *= 250  # of W^T W
+    made = document([layer], convention="weightwatcher", shuffles=10)
+    seen = Elements(build_scan_page(made, [{**spectrum, "shuffled": []}])).text
+    assert f"xmin, of W^T W {layer['xmin']:.3g}" in seen
+    assert "Marchenko-Pastur" in seen
+    assert "not known" not in seen
+    assert f"{layer['num_spikes']} beyond the edge" in seen
+    assert "shuffles as the package makes them" in seen
+    assert "10 shuffles" not in seen
+    assert "shuffles as the package makes them" in seen.split("How this scan was made")[1]
+
+
+def test_a_missing_number_is_a_dash_with_its_reason():
+    pooled = measured("conv[slices]", heavy(100, 250, 1))[0]
+    pooled |= {"traps": None, "missing": {"traps": "several matrices are pooled"}}
+    lost = unmeasured("big", (60, 60), "lost", "it took more than 600 s")
+    made = document([pooled, measured("", noise(60, 90, 1))[0], lost])
+    seen = Elements(build_scan_page(made, [])).text
+    assert "2 matrices analysed, 1 not measured" in seen
+    assert "traps, because several matrices are pooled 1 conv[slices]" in seen
+    row = seen.split("Every layer")[1].split("conv[slices] linear")[1].split("(no name)")[0]
+    assert " – " in row
+    assert "not measured : it took more than 600 s" in seen
 
 
 def test_nothing_found_is_said_plainly():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import struct
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +74,28 @@ def test_a_child_that_is_killed_is_replaced_and_said(model: Path) -> None:
     ):
         answers = children.run([Task(INVENTORY)] * 3, ROOM)
         assert "inventory" in next(answers)[1]
-        os.kill(children._children[0].process.pid, signal.SIGKILL)
-        lost = next(answers)[1]["lost"]
-        assert "signal 9" in lost
+        children._children[0].process.kill()
+        children._children[0].process.wait()
+        first = children._children[0].process.pid
+        # It died idle, and owed no answer.
         assert "inventory" in next(answers)[1]
+        second = children._children[0].process.pid
+        assert second != first
+        assert "inventory" in next(answers)[1]
+
+
+def test_a_child_that_is_killed_at_work_is_said(model: Path) -> None:
+    with (
+        open_checkpoint(model) as opened,
+        Children(opened.descriptors, setup(opened), count=1) as children,
+    ):
+        assert "inventory" in dict(children.run([Task(INVENTORY)], ROOM))[0]
+        os.kill(children._children[0].process.pid, signal.SIGSTOP)
+        pid = children._children[0].process.pid
+        threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
+        answers = dict(children.run([Task(INVENTORY)] * 2, ROOM))
+        assert "signal 9" in answers[0]["lost"]
+        assert "inventory" in answers[1]
 
 
 def test_an_answer_that_takes_too_long_is_given_up(model: Path) -> None:
@@ -119,6 +139,30 @@ def test_a_tensor_larger_than_the_limit_ends_in_a_sentence(tmp_path: Path) -> No
             found = dict(children.run([Task(question), Task(INVENTORY)], ROOM))
     assert "memory" in (found[0].get("lost") or found[0]["refused"])
     assert "inventory" in found[1]
+
+
+class Bytes:
+    """Unpickled, it is a block of memory that a few bytes ask for."""
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return bytearray, (3 * 2**30,)
+
+
+def test_a_pickle_that_asks_for_memory_does_not_get_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"fc.weight": torch.rand(20, 20), "block": Bytes()}, path)
+    with (
+        open_checkpoint(path) as opened,
+        Children(opened.descriptors, setup(opened), count=1) as children,
+    ):
+        answer = dict(children.run([Task(INVENTORY)], ROOM))[0]
+        peaks = [
+            int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
+            for child in children._children
+            for status in [Path(f"/proc/{child.process.pid}/status").read_text()]
+        ]
+    assert "Memory" in answer["refused"]
+    assert all(peak < 2 * 2**20 for peak in peaks)
 
 
 def test_the_folder_that_the_user_stands_in_is_not_imported_from(

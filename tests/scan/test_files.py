@@ -205,6 +205,18 @@ def test_devices_are_refused(device):
         open_checkpoint(device)
 
 
+def test_caps_of_an_index_name_their_flags(tmp_path):
+    shards(tmp_path, safetensors.torch.save_file, "model-{:05}-of-00002.safetensors")
+    size = (tmp_path / "model.safetensors.index.json").stat().st_size
+    for limits, flag in (
+        (Limits(files=1), "files=2"),
+        (Limits(tensors=1), f"tensors={max(2, len(STATE))}"),
+        (Limits(header_bytes=10), f"header_bytes={size}"),
+    ):
+        with pytest.raises(InputError, match=rf"Raise it with --limit {flag}\.$"):
+            open_checkpoint(tmp_path, limits=limits)
+
+
 def test_a_folder_with_other_weights_names_them(tmp_path):
     (tmp_path / "consolidated.00.pth").write_bytes(b"")
     with pytest.raises(InputError, match=r"Name one of its files: 'consolidated\.00\.pth'"):

@@ -11,6 +11,7 @@ from grokscope.scan.findings import FINDINGS, find
 def layer(**numbers: Any) -> dict[str, Any]:
     return {
         "name": "fc1",
+        "kind": "linear",
         "step": None,
         "status": "ok",
         "reason": "",
@@ -68,22 +69,33 @@ def test_small_layers_are_not_judged_by_alpha() -> None:
 def test_traps_need_number_and_distance() -> None:
     assert words(traps=3.0, trap_ratio=1.05) == {}
     assert words(traps=0.4, trap_ratio=2.0) == {}
-    location = {"mean_share": 0.1, "entries": [[3, 5, -2.0, 0.8]]}
+    location = {
+        "mean_share": 0.1,
+        "entries": [[3, 5, -2.0, 0.8]],
+        "rows": [[3, 0.8]],
+        "columns": [[5, 0.8]],
+    }
     text = words(traps=1.0, trap_ratio=2.0, trap_location=location)["traps"]
     assert text == (
         "1.0 ± 0.0 a shuffle, the largest 2.00 times the edge; "
         "most of it at row 3, column 5 (weight -2, 80%)"
     )
     location["entries"] = [[3, 5, -2.0, 0.03]]
-    assert words(traps=1.0, trap_ratio=2.0, trap_location=location)["traps"].endswith(
-        "spread over many entries, the first at row 3, column 5 (weight -2, 3%)"
+
+    def carrier(**other: Any) -> str:
+        text = words(traps=1.0, trap_ratio=2.0, trap_location={**location, **other})["traps"]
+        return text.rpartition("; ")[2]
+
+    assert carrier() == "row 3 carries 80%"
+    assert carrier(rows=[[3, 0.1]]) == "column 5 carries 80%"
+    assert carrier(rows=[[3, 0.1]], columns=[[5, 0.1]]) == (
+        "spread over many entries, the largest at row 3, column 5 (weight -2, 3%)"
     )
-    shifted = words(traps=1.0, trap_ratio=2.0, trap_location={"mean_share": 0.9, "entries": []})
-    assert shifted["traps"].endswith("the mean of the weights makes it")
+    assert carrier(mean_share=0.9) == "the mean of all weights carries 90%"
 
 
 def test_the_packages_count_of_traps_is_enough_in_its_convention() -> None:
-    assert words(traps=2.0, trap_ratio=None)["traps"] == "2 in its pooled shuffles"
+    assert words(traps=2.0, trap_ratio=None)["traps"] == "2 in its shuffles, as the package counts"
 
 
 def test_failed_fits_are_never_called_anything_else() -> None:
@@ -101,7 +113,7 @@ def test_order_is_by_finding_then_by_layer() -> None:
         ("alpha-below-2", "a"),
         ("under-trained", "b"),
     ]
-    assert list(FINDINGS)[1] == "alpha-below-2"
+    assert list(FINDINGS)[:2] == ["not-finite", "not-measured"]
     assert found[0]["numbers"]["alpha"] == 1.0
 
 

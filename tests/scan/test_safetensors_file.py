@@ -148,14 +148,19 @@ def test_caps_are_the_callers(tmp_path):
     data = file_of(
         {"abc": {**ONE, "shape": [1, 1]}, "b": {**ONE, "data_offsets": [4, 8]}}, bytes(8)
     )
+    length = int.from_bytes(data[:8], "little")
     assert len(header_of(data, tmp_path, Limits(tensors=2, rank=2, name_length=3))) == 2
-    with pytest.raises(InputError, match="more than 1 tensors"):
+    with pytest.raises(
+        InputError, match=r"more than 1 tensors\. Raise it with --limit tensors=2\.$"
+    ):
         header_of(data, tmp_path, Limits(tensors=1))
-    with pytest.raises(InputError, match="rank 2, above 1"):
+    with pytest.raises(InputError, match=r"rank 2, above 1\. .* --limit rank=2\.$"):
         header_of(data, tmp_path, Limits(rank=1))
-    with pytest.raises(InputError, match="longer than 2"):
+    with pytest.raises(InputError, match=r"longer than 2 .* --limit name_length=4\.$"):
         header_of(data, tmp_path, Limits(name_length=2))
-    with pytest.raises(InputError, match="above the limit of 50"):
+    with pytest.raises(
+        InputError, match=rf"above the limit of 50\. .* --limit header_bytes={length}\.$"
+    ):
         header_of(data, tmp_path, Limits(header_bytes=50))
 
 

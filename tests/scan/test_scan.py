@@ -19,7 +19,8 @@ from grokscope.measures.power_law import fit_power_law
 from grokscope.measures.spectrum import eigenvalues
 from grokscope.probes import Spectral
 from grokscope.probes.matrices import Heads
-from grokscope.scan import Scan, Settings, scan
+from grokscope.scan import Limits, Scan, Settings, scan
+from grokscope.scan.children import Children
 from grokscope.store.checkpoints import save_checkpoint
 from grokscope.store.run_directory import RunDirectory
 
@@ -146,12 +147,28 @@ def test_flagged_layers_come_with_their_spectrum(scanned) -> None:
 def test_summary_leaves_failed_fits_out_of_means(scanned) -> None:
     (summary,) = scanned.document["summary"]
     assert (summary["ok"], summary["failed"], summary["skipped"]) == (6, 2, 5)
-    read_once = [
-        each["alpha"]
-        for each in scanned.document["layers"]
-        if each["alpha"] is not None and each["name"] != "conv[slices]"
-    ]
-    assert summary["alpha_mean"] == pytest.approx(np.mean(read_once))
+    judged = [layers(scanned)[name]["alpha"] for name in ("half", "heavy", "noise", "planted")]
+    assert summary["alpha_layers"] == 4
+    assert summary["alpha_mean"] == pytest.approx(np.mean(judged))
+    slices = layers(scanned)["conv[slices]"]["alpha"]
+    assert summary["families"]["slices"]["alpha_mean"] == slices
+
+
+def test_heads_and_experts_are_averaged_apart(tmp_path) -> None:
+    tensors = {
+        "fc.weight": noise(60, 80),
+        "layers.0.self_attn.q_proj.weight": noise(120, 120, seed=1),
+        "layers.0.experts.w1": noise(2, 60, 64, seed=2),
+    }
+    path = saved(tmp_path / "model.safetensors", tensors)
+    found = quick(path, heads=Heads(2, 2))
+    (summary,) = found.document["summary"]
+    assert {name: means["alpha_layers"] for name, means in summary["families"].items()} == {
+        "matrices": 1,
+        "experts": 2,
+        "heads": 2,
+    }
+    assert summary["alpha_mean"] == layers(found)["fc"]["alpha"]
 
 
 def test_number_of_workers_changes_nothing(zoo, scanned) -> None:
@@ -179,6 +196,80 @@ def test_kept_results_are_used_and_a_changed_tensor_is_not_mistaken(zoo, scanned
     assert layers(found)["noise"] == layers(first)["noise"]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"settings": Settings(shuffles=3, null_draws=5)},
+        {"settings": Settings(shuffles=2, null_draws=5, seed=1)},
+        {"settings": Settings(shuffles=2, null_draws=5, bootstrap=3)},
+        {"settings": Settings(shuffles=2, null_draws=5, convention="weightwatcher")},
+        {"base": "base.safetensors"},
+    ],
+    ids=str,
+)
+def test_another_question_is_not_answered_from_what_is_kept(tmp_path, other) -> None:
+    path = saved(tmp_path / "m.safetensors", {"fc.weight": noise(30, 40)})
+    saved(tmp_path / "base.safetensors", {"fc.weight": noise(30, 40, seed=1)})
+    if "base" in other:
+        other = {"base": tmp_path / other["base"]}
+    fresh = quick(path, **other).document["layers"]
+    kept = quick(path, cache=tmp_path / "cache").document["layers"]
+    assert fresh != kept
+    assert quick(path, cache=tmp_path / "cache", **other).document["layers"] == fresh
+
+
+def test_what_is_kept_and_damaged_is_measured_again(tmp_path) -> None:
+    path = saved(tmp_path / "m.safetensors", {"fc.weight": noise(30, 40)})
+    fresh = quick(path, cache=tmp_path / "cache").document
+    for file in (tmp_path / "cache").rglob("*.json"):
+        if b"record" in file.read_bytes():
+            file.write_text('{"record": 5}')
+    assert quick(path, cache=tmp_path / "cache").document == fresh
+
+
+def test_a_file_that_changes_meanwhile_is_refused_and_nothing_of_it_kept(tmp_path) -> None:
+    path = saved(tmp_path / "m.safetensors", {"fc.weight": noise(30, 40)})
+    data = bytearray(path.read_bytes())
+
+    def change(stage: str, share: float) -> None:
+        if stage == "reading":
+            data[-4:] = b"\x00\x00\x80\x41"
+            path.write_bytes(data)
+
+    with pytest.raises(InputError, match="changed while it was read"):
+        quick(path, cache=tmp_path / "cache", progress=change)
+    kept = [json.loads(file.read_bytes()) for file in (tmp_path / "cache").rglob("*.json")]
+    assert not any("record" in each for each in kept)
+
+
+def test_of_a_stack_only_what_is_asked_for_is_read(tmp_path) -> None:
+    stack = noise(4, 30, 40)
+    path = saved(tmp_path / "m.safetensors", {"experts.w1": stack})
+    found = layers(quick(path, layers=r"\[2\]"))
+    assert list(found) == ["experts.w1[2]"]
+    assert found["experts.w1[2]"]["alpha"] == fit_power_law(eigenvalues(stack[2])).alpha
+    thirds = saved(tmp_path / "qkv.safetensors", {"attn.in_proj_weight": noise(90, 30)})
+    key = layers(quick(thirds))["attn.in_proj_weight[key]"]
+    assert key["alpha"] == fit_power_law(eigenvalues(noise(90, 30)[30:60])).alpha
+
+
+def test_too_many_matrices_are_refused_before_they_are_listed(tmp_path) -> None:
+    path = saved(tmp_path / "m.safetensors", {"w": torch.zeros(4000, 10, 10)})
+    with pytest.raises(InputError, match="--limit matrices=4000"):
+        quick(path, limits=Limits(matrices=3999))
+
+
+def test_a_run_that_is_a_link_or_too_large_is_refused(tmp_path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_bytes(b" " * 20)
+    with pytest.raises(InputError, match="larger than the limit"):
+        quick(run, limits=Limits(header_bytes=19))
+    (run / "checkpoints").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="is a link"):
+        quick(run)
+
+
 def test_an_interrupted_scan_goes_on_where_it_was(zoo, scanned, tmp_path) -> None:
     def interrupt(stage: str, share: float) -> None:
         if stage == "measuring":
@@ -186,7 +277,8 @@ def test_an_interrupted_scan_goes_on_where_it_was(zoo, scanned, tmp_path) -> Non
 
     with pytest.raises(KeyboardInterrupt):
         quick(zoo[0], cache=tmp_path, progress=interrupt)
-    assert len(list(tmp_path.rglob("*.json"))) == 1
+    kept = [json.loads(file.read_bytes()) for file in tmp_path.rglob("*.json")]
+    assert sum("record" in each for each in kept) == 1
     assert quick(zoo[0], cache=tmp_path).document == scanned.document
 
 
@@ -198,7 +290,7 @@ def test_the_difference_of_two_models(tmp_path) -> None:
     found = layers(quick(path, base=origin))
     difference = (base + change).double() - base.double()
     assert found["fc"]["alpha"] == pytest.approx(fit_power_law(eigenvalues(difference)).alpha)
-    assert found["same"]["reason"] == "all weights are zero"
+    assert found["same"]["reason"] == "the same numbers as in the base"
     lacking = saved(tmp_path / "lacking.safetensors", {"fc.weight": base})
     with pytest.raises(InputError, match=r"1 of 2 tensors .* 'same.weight'"):
         quick(path, base=lacking)
@@ -210,7 +302,8 @@ def test_a_low_rank_adapter_is_its_product(tmp_path) -> None:
     path = saved(tmp_path / "lora.safetensors", {"q.lora_A.weight": a, "q.lora_B.weight": b})
     (layer,) = quick(path).document["layers"]
     assert (layer["name"], layer["kind"], layer["shape"]) == ("q[lora]", "lora", [60, 80])
-    assert layer["rank"] == 12
+    assert layer["rank"] == layer["size"] == 12
+    assert layer.get("alpha_null_mean") is None
     exact = eigenvalues(b.double() @ a.double(), method="svd")[-12:]
     assert layer["alpha"] == pytest.approx(fit_power_law(exact).alpha, rel=1e-9)
 
@@ -242,6 +335,8 @@ def test_patterns_and_their_faults(zoo) -> None:
     }
     with pytest.raises(UsageError, match="no regular expression"):
         quick(zoo[0], layers="*")
+    with pytest.raises(UsageError, match="matches no layer"):
+        quick(zoo[0], layers="fc1")
 
 
 def test_the_packages_convention_has_its_columns(zoo) -> None:
@@ -300,9 +395,42 @@ def test_what_takes_too_much_memory_is_said_and_the_rest_goes_on(tmp_path) -> No
         tmp_path / "m.safetensors", {"big.weight": noise(2000, 400), "small.weight": noise(20, 20)}
     )
     found = layers(quick(path, memory=2**23))
-    assert found["big"]["status"] == "skipped"
+    assert found["big"]["status"] == "lost"
     assert "--memory" in found["big"]["reason"]
     assert found["small"]["status"] == "ok"
+
+
+def test_one_faulty_answer_costs_one_matrix(tmp_path, monkeypatch) -> None:
+    path = saved(tmp_path / "m.safetensors", {"a.weight": noise(20, 20), "b.weight": noise(20, 30)})
+    run = Children.run
+
+    def faulty(self: Children, tasks: Any, memory: int) -> Any:
+        for index, answer in run(self, tasks, memory):
+            bad = "measured" in answer and "b" in str(tasks[index].body["matrices"][0]["matrix"])
+            yield index, {"defect": "Traceback\nValueError: wrong"} if bad else answer
+
+    monkeypatch.setattr(Children, "run", faulty)
+    found = quick(path)
+    assert layers(found)["a"]["status"] == "ok"
+    assert layers(found)["b"]["status"] == "lost"
+    assert "ValueError: wrong" in layers(found)["b"]["reason"]
+    assert findings(found) >= {("not-measured", "b")}
+
+
+def test_numbers_whose_squares_leave_the_range_are_not_called_something_else(tmp_path) -> None:
+    tensors = {
+        "huge.weight": 1e300 * noise(20, 20).double(),
+        "tiny.weight": 1e-300 * noise(20, 20).double(),
+    }
+    found = layers(quick(saved(tmp_path / "m.safetensors", tensors)))
+    assert found["huge"]["reason"] == "the squares of the weights overflow"
+    assert found["tiny"]["reason"] == "the squares of all weights underflow"
+
+
+def test_a_base_that_is_a_run(tmp_path, zoo) -> None:
+    RunDirectory.open_or_create(tmp_path / "run", experiment="none", preset="none", config={})
+    with pytest.raises(UsageError, match="is a run; name one of the folders"):
+        quick(zoo[0], base=tmp_path / "run")
 
 
 def test_a_run_without_checkpoints(tmp_path) -> None:

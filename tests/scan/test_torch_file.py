@@ -2,10 +2,12 @@
 
 import argparse
 import dataclasses
+import io
 import json
 import subprocess
 import sys
 import textwrap
+import warnings
 import zipfile
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 from torch_attacks import edited, saved
 from zip_building import archive, members_of
 
-from grokscope.errors import InputError
+from grokscope.errors import InputError, UsageError
 from grokscope.scan import torch_file
 from grokscope.scan.files import checkpoint_from_json, open_checkpoint
 from grokscope.scan.inventory import (
@@ -136,8 +138,20 @@ def test_a_key_is_obeyed(scan):
     content = {"a": {"b.c": NETWORK}, "model": {"x": torch.ones(2)}, "optimizer": OPTIMISER}
     assert names(scan(content, key="a.b.c")) == ["fc.bias", "fc.weight"]
     assert names(scan(content, key="optimizer")) == ["state.0.exp_avg"]
-    with pytest.raises(InputError, match="no tensors under 'b', but under 'a', 'model'"):
-        scan(content, key="b")
+    with pytest.raises(UsageError) as caught:
+        scan(content | {"x\033[2J": NETWORK, "y" * 100: NETWORK}, key="modl")
+    assert str(caught.value) == (
+        "Unknown --key 'modl'. Did you mean 'model'? Known: a, a.b.c, model, optimizer, "
+        "optimizer.state, optimizer.state.0."
+    )
+    with pytest.raises(UsageError, match="keeps no dictionary of tensors in another"):
+        scan(NETWORK, key="model")
+
+
+def test_a_key_among_very_many(scan):
+    with pytest.raises(UsageError) as caught:
+        scan({f"{i:070}": {"a": NETWORK} for i in range(300)}, key="a")
+    assert len(str(caught.value)) < 2000
 
 
 def test_a_bare_tensor(scan):
@@ -156,10 +170,23 @@ def test_20000_names_of_one_storage(scan):
     assert {entry.same_as for entry in entries[1:]} == {"00000"}
 
 
-def test_views_that_do_not_overlap_are_available(scan):
-    base = torch.arange(10.0)
-    inventory = scan({"a": base[:5], "b": base[5:]})
-    assert tensors(inventory)["b"].tolist() == [5, 6, 7, 8, 9]
+def test_views_are_tensors_of_their_own(scan):
+    base = torch.arange(12.0).reshape(4, 3)
+    views = {"a": base, "b": base[:2], "c": base[2:], "d": base.T, "e": base.view(3, 4)}
+    inventory = scan(views)
+    assert {entry.same_as for entry in inventory.entries} == {""}
+    back = tensors(inventory)
+    assert back.keys() == views.keys()
+    assert all(torch.equal(back[name], views[name]) for name in views)
+
+
+def test_views_of_one_storage_are_read_four_times_over(scan):
+    base = torch.arange(80_000.0)
+    entries = scan({f"{i:05}": base[i : i + 60_000] for i in range(20_000)}).entries
+    assert sum(not entry.unavailable for entry in entries) == 5  # of 0.75 storages each
+    assert entries[5].unavailable == (
+        "it shares its storage with '00000' and others, together more than 4 times its bytes"
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,10 +204,31 @@ def test_views_that_do_not_overlap_are_available(scan):
 def test_what_is_allowed_is_read(value, allowed, scan):
     content = {"model": NETWORK, "other": value}
     assert names(scan(content, allow_globals=allowed)) == ["fc.bias", "fc.weight"]
-    with pytest.raises(InputError, match="could run code"):
+    flags = " ".join(f"--allow-global {name}" for name in allowed)
+    with pytest.raises(
+        InputError, match=rf"holds {', '.join(allowed)}, which .* harmless.*{flags}\."
+    ):
         scan(content)
-    with pytest.raises(InputError, match="could run code"):
+    with pytest.raises(InputError, match=rf"holds {allowed[0]}, .* --allow-global {allowed[0]}\."):
         scan(content, allow_globals=allowed[1:])
+
+
+def test_no_flag_is_offered_beside_what_could_run_code(scan):
+    with pytest.raises(InputError) as caught:
+        scan({"model": NETWORK, "args": argparse.Namespace(), "module": torch.nn.Linear(2, 2)})
+    message = str(caught.value)
+    assert "torch.nn.modules.linear.Linear', which could run code" in message
+    assert "argparse" not in message
+    assert "--allow-global" not in message
+
+
+def test_torchscript_is_called_by_its_name(scan):
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is on its way out
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(3, 2), torch.ones(1, 3)), buffer)
+    with pytest.raises(InputError, match="it is TorchScript, which holds code"):
+        scan(buffer.getvalue())
 
 
 def test_only_listed_globals_can_be_allowed(scan):
@@ -197,16 +245,19 @@ def test_old_torch_is_refused(scan, monkeypatch):
 def test_caps_are_the_callers(scan):
     count = len(members_of(saved(NETWORK)))
     scan(NETWORK, Limits(members=count, tensors=2, name_length=9))
+    size = len(members_of(saved(NETWORK))["archive/data.pkl"])
     for limits, message in (
-        (Limits(members=count - 1), f"has {count} members"),
-        (Limits(tensors=1), "more than 1 tensors"),
-        (Limits(name_length=8), "longer than 8"),
-        (Limits(pickle_bytes=50), "limit of 50 bytes"),
+        (Limits(members=1), f"has {count} members.* --limit members={count}"),
+        (Limits(tensors=1), "more than 1 tensors.* --limit tensors=2"),
+        (Limits(name_length=8), "longer than 8.* --limit name_length=16"),
+        (Limits(pickle_bytes=50), f"limit of 50 bytes.* --limit pickle_bytes={size}"),
     ):
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=rf"{message}\.$"):
             scan(NETWORK, limits)
-    with pytest.raises(InputError, match="nested deeper than 2"):
+    with pytest.raises(InputError, match=r"nested deeper than 2 levels. Raise it with .*nesting=4"):
         scan({"a": {"b": {"c": NETWORK}}}, Limits(nesting=2))
+    entries = scan(NETWORK, Limits(rank=1)).entries
+    assert entries[1].unavailable == "rank 2, above 1; see --limit rank=2"
 
 
 @pytest.mark.parametrize("write", ["ours", "python", "python, 64 bits"])

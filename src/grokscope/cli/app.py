@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from grokscope._text import visible
 from grokscope._version import __version__
 from grokscope.errors import GrokscopeError
 
@@ -292,5 +293,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="grokscope")
     except GrokscopeError as error:
-        print(f"grokscope: {error}", file=sys.stderr)
+        # A message may quote names out of a hostile file or folder.
+        lines = [visible(line, 4000) for line in str(error).splitlines()]
+        print("grokscope: " + "\n".join(lines), file=sys.stderr)
         sys.exit(error.exit_code)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +16,8 @@ from grokscope._text import visible
 from grokscope.scan import words
 
 _TABLE_WIDTH = 72  # columns; below, a table would break words
-_WIDE = 96  # columns from which there is room for kind and noise too
+_DISPENSABLE = ("kind", "of noise")  # go in this order, to give the names room
+_LONG = 48  # columns up to which a name is given that room
 _MOST_LAYERS = 24  # shown without a finding and without being asked for
 _EXTREMES = 3  # smallest and largest exponents that are shown in any case
 _MOST_STEPS = 16
@@ -30,7 +32,7 @@ def print_scan(
     console: Console,
     *,
     show_all: bool = False,
-    suggest_page: bool = True,
+    page_command: str | None = None,
 ) -> None:
     """Print what a scan has found.
 
@@ -38,7 +40,7 @@ def print_scan(
         document: What ``grokscope scan --json`` prints. Names in it may be anything.
         console: Where to; its width decides how much stands side by side.
         show_all: Whether every layer, step and reason is shown, not only those that matter most.
-        suggest_page: Whether to say how the page is made.
+        page_command: The command that makes the page, if that is to be suggested.
     """
     newest = words.newest_step(document)
     layers = words.at_step(document["layers"], newest)
@@ -53,8 +55,9 @@ def print_scan(
     _print_left_out(measured, shown, console)
     most = None if show_all else _MOST_REASONS
     skipped = [layer for layer in layers if layer["status"] == "skipped"]
-    _print_groups("Skipped", words.grouped(skipped, "reason"), console, most)
-    _print_groups("Remarks", words.grouped(measured, "note"), console, most)
+    _print_groups("Not computed", "layer", words.not_computed(measured), console, most)
+    _print_groups("Skipped", "tensor", words.grouped(skipped, "reason"), console, most)
+    _print_groups("Remarks", "layer", words.grouped(measured, "note"), console, most)
     notes = [visible(note, 600) for note in document.get("notes") or ()]
     if notes:
         console.print()
@@ -62,8 +65,10 @@ def print_scan(
         for note in notes:
             _line(note, console)
     _print_end(document, measured, newest, console)
-    if suggest_page:
-        _suggest_page(document, bool(findings), console)
+    if page_command and measured:
+        what = "the spectra of layers with a finding" if findings else "alpha of every layer"
+        _line(f"To see {what}:", console, "")
+        console.print(Text(f"  {visible(page_command, 10_000)}"), soft_wrap=True)
 
 
 def _line(text: str, console: Console, indent: str = "  ") -> None:
@@ -88,12 +93,13 @@ def _print_findings(
     at = "" if newest is None else f", step {newest:,}"
     base = f" minus {visible(document['base'])}" if document.get("base") else ""
     _line(f"{visible(document['path'])}{base}{at}: {words.counts(layers)}", console, "")
-    console.print(Text(words.headline(findings), "bold"))
+    told = [words.headline(findings), words.proportion(findings)]
+    console.print(Text("; ".join(filter(None, told)), "bold"))
     for kind, group in words.by(findings, "finding").items():
         console.print()
         console.print(Text(words.label(kind), "bold yellow"))
         for finding in group:
-            _line(f"{visible(finding['layer'])}: {visible(finding['text'], 600)}", console)
+            _line(f"{words.name(finding['layer'])}: {visible(finding['text'], 600)}", console)
 
 
 def _chosen(measured: Sequence[Layer], flagged: set[str]) -> list[Layer]:
@@ -117,22 +123,21 @@ def _print_layers(layers: Sequence[Layer], console: Console) -> None:
     if not layers:
         return
     console.print()
-    wide = console.width >= _WIDE
     rows = []
     for layer in layers:
         distance = words.value_of(layer, "D")
         cells = {
-            "layer": visible(layer["name"], 96),
-            "kind": visible(layer["kind"], 20) if wide else "",
+            "layer": words.name(layer["name"], 96),
+            "kind": visible(layer["kind"], 20),
             "shape": words.size(layer),
             "alpha": words.alpha(layer),
-            "of noise": words.noise(layer) if wide else "",
+            "of noise": words.noise(layer),
             "D": "" if distance is None else f"{distance:.3f}",
             "tail": words.tail(layer),
             "traps": words.traps(layer),
         }
         rows.append(cells)
-    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    columns = _columns(rows, console.width)
     if console.width < _TABLE_WIDTH:
         for row in rows:
             known = [f"{name} {row[name]}" for name in columns[1:] if row[name]]
@@ -140,8 +145,22 @@ def _print_layers(layers: Sequence[Layer], console: Console) -> None:
         return
     table = _table(columns)
     for row in rows:
-        table.add_row(*(Text(row[name]) for name in columns))
+        table.add_row(*(Text(row[name] or "–") for name in columns))
     console.print(table)
+
+
+def _columns(rows: Sequence[Mapping[str, str]], width: int) -> list[str]:
+    """Return the columns that hold anything, less those for which names would have to fold."""
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+
+    def needed() -> int:
+        widths = [max(cell_len(text) for text in (c, *(r[c] for r in rows))) for c in columns]
+        return min(widths[0], _LONG) + sum(widths[1:]) + 2 * len(widths[1:])
+
+    for column in _DISPENSABLE:
+        if column in columns and needed() > width:
+            columns.remove(column)
+    return columns
 
 
 def _print_left_out(measured: Sequence[Layer], shown: Sequence[Layer], console: Console) -> None:
@@ -159,26 +178,30 @@ def _print_left_out(measured: Sequence[Layer], shown: Sequence[Layer], console: 
 
 
 def _print_groups(
-    title: str, groups: Mapping[str, Sequence[str]], console: Console, most: int | None
+    title: str,
+    noun: str,
+    groups: Mapping[str, Sequence[str]],
+    console: Console,
+    most: int | None,
 ) -> None:
     if not groups:
         return
     console.print()
     console.print(Text(title, "bold"))
     for reason, names in list(groups.items())[:most]:
-        named = f" ({', '.join(names)})" if len(names) <= 2 else ""
-        _line(f"{words.count(len(names), 'tensor')}: {reason}{named}", console)
+        _line(f"{words.count(len(names), noun)}: {reason} ({words.some(names)})", console)
     if most is not None and len(groups) > most:
         _line(f"and {len(groups) - most} more reasons (--all shows them)", console)
 
 
 def _print_history(document: Mapping[str, Any], console: Console, show_all: bool) -> None:
-    """Print alpha and traps by step: of each layer where they are few, else over all of them."""
+    """Print alpha, traps and findings by step: of each of a few layers, else over all of them."""
     summaries = sorted(document["summary"], key=lambda entry: int(entry["step"]))
     measured = [layer for layer in document["layers"] if layer["status"] != "skipped"]
     names = list(dict.fromkeys(layer["name"] for layer in measured))
     by_place = {(layer["step"], layer["name"]): layer for layer in measured}
-    width = 10 + sum(max(len(visible(name, 40)), 10) + 2 for name in names)
+    found = Counter(finding["step"] for finding in document["findings"])
+    width = 20 + sum(max(len(words.name(name, 40)), 10) + 2 for name in names)
     each = len(names) <= _MOST_COLUMNS and width <= console.width
     shown = summaries
     if len(summaries) > _MOST_STEPS and not show_all:
@@ -187,8 +210,8 @@ def _print_history(document: Mapping[str, Any], console: Console, show_all: bool
         shown = [summaries[i] for i in sorted(picked)]
     console.print()
     console.print(Text("Alpha by step" + (" (traps)" if each else ""), "bold"))
-    titles = [visible(name, 40) for name in names] if each else ["mean", "median", "with traps"]
-    table = _table(["step", *titles])
+    titles = [words.name(name, 40) for name in names] if each else ["mean", "median", "with traps"]
+    table = _table(["step", *titles, "findings"])
     for entry in shown:
         step = entry["step"]
         if each:
@@ -196,7 +219,7 @@ def _print_history(document: Mapping[str, Any], console: Console, show_all: bool
         else:
             means = [words.value_of(entry, key) for key in ("alpha_mean", "alpha_median")]
             cells = [*(words.spread(mean, None) for mean in means), f"{entry['with_traps']:,}"]
-        table.add_row(f"{step:,}", *map(Text, cells))
+        table.add_row(f"{step:,}", *(Text(cell or "–") for cell in cells), f"{found[step]:,}")
     console.print(table)
     if len(shown) < len(summaries):
         left = words.count(len(summaries) - len(shown), "more step")
@@ -223,10 +246,3 @@ def _print_end(
         if means:
             _line(f"Alpha of the model: {', '.join(means)}.", console, "")
         _line(words.caution(measured), console, "")
-
-
-def _suggest_page(document: Mapping[str, Any], found: bool, console: Console) -> None:
-    what = "the spectrum of every layer with a finding" if found else "alpha of every layer"
-    path = shlex.quote(visible(document["path"], 1000))
-    _line(f"To see {what}:", console, "")
-    console.print(Text(f"  grokscope scan {path} --out scan.html"), soft_wrap=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from grokscope.measures._shuffles import permutations
 from grokscope.measures.spectrum import eigenvalues
 
-_CHUNK_BYTES = 256 * 2**20  # of shuffled copies at once, if they were float64
+_CHUNK_BYTES = 64 * 2**20  # of shuffled copies at once, if they were float64
 
 
 def shuffled_eigenvalues(

@@ -101,11 +101,13 @@ class Parameter:
 class Heads:
     """Attention heads, the same in every attention layer of a model.
 
-    With them known, query, key and value projections are cut into blocks of rows, one a head, and
-    output projections into blocks of columns (the other way round beside a ``c_attn`` of GPT-2's
-    orientation). Fused projections are then cut by part and head, which also settles the widths of
-    grouped queries, and the layout of GPT-NeoX and BLOOM, whose rows go by head first
+    They settle where query, key and value lie in fused projections: their widths where queries are
+    grouped, and the layout of GPT-NeoX and BLOOM, whose rows go by head first
     (``query_key_value``, shape ``(heads, 3, width, d)``).
+
+    By head, query, key and value projections are cut into blocks of rows, one a head, output
+    projections into blocks of columns (the other way round beside a ``c_attn`` of GPT-2's
+    orientation), and fused ones by part and head.
 
     Attributes:
         queries: Number of query heads.
@@ -135,12 +137,13 @@ class Cut:
         how: ``rows`` and ``columns`` keep ``start`` to ``stop`` of the first or second dimension;
             ``index`` keeps entry ``start`` of the first dimension; ``flatten`` joins all dimensions
             but the first; ``slices`` turns a kernel of shape ``(out, in, *positions)`` into a stack
-            of matrices, shape ``(positions, out, in)``.
+            of matrices, shape ``(positions, out, in)``; ``thirds`` takes the rows as ``stop``
+            groups of equal size and keeps third ``start`` of each.
         start: First index kept.
         stop: Index after the last one kept.
     """
 
-    how: Literal["rows", "columns", "index", "flatten", "slices"]
+    how: Literal["rows", "columns", "index", "flatten", "slices", "thirds"]
     start: int = 0
     stop: int = 0
 
@@ -213,13 +216,16 @@ class Surroundings:
         return fused is not None and fused[1] > fused[0]
 
 
-def layer_of(parameter: Parameter, around: Surroundings, heads: Heads | None) -> Layer:
+def layer_of(
+    parameter: Parameter, around: Surroundings, heads: Heads | None, by_head: bool
+) -> Layer:
     """Return what a parameter is; see the module for the rules.
 
     Args:
         parameter: Not empty.
         around: All parameters of the model.
-        heads: Cut attention by head.
+        heads: Attention heads, if they are known.
+        by_head: Cut attention by head; only with ``heads``.
     """
     shape = parameter.shape
     path = parameter.name.removesuffix(".weight")
@@ -247,7 +253,7 @@ def layer_of(parameter: Parameter, around: Surroundings, heads: Heads | None) ->
         return _recurrent((rows, columns), f"{parent}{dot}weight", found, around)
     role = None if is_expert else around.role(path)
     if role is not None:
-        return _attention((rows, columns), role, around.is_transposed(path), heads)
+        return _attention((rows, columns), role, around.is_transposed(path), heads, by_head)
     if kind == "parameter" and is_weight:
         kind = "linear"
     note = "positional table" if kind == "positional embedding" else ""
@@ -264,13 +270,19 @@ def _blocks(
     axis: Literal["rows", "columns"],
     names: Sequence[str],
     note: str = "",
+    shares: Sequence[int] = (),
 ) -> Layer:
-    """Cut a matrix along one axis in equal blocks, named in their order."""
+    """Cut a matrix along one axis in blocks, named in their order; equal ones, or by shares."""
     rows, columns = shape
-    width = (rows if axis == "rows" else columns) // len(names)
-    part = (width, columns) if axis == "rows" else (rows, width)
-    cuts = [Cut(axis, width * i, width * (i + 1)) for i in range(len(names))]
-    parts = (Part(name, part, (cut,)) for name, cut in zip(names, cuts, strict=True))
+    shares = shares or [1] * len(names)
+    unit = (rows if axis == "rows" else columns) // sum(shares)
+    parts = []
+    begin = 0
+    for name, share in zip(names, shares, strict=True):
+        end = begin + unit * share
+        part = (end - begin, columns) if axis == "rows" else (rows, end - begin)
+        parts.append(Part(name, part, (Cut(axis, begin, end),)))
+        begin = end
     return Layer(kind, tuple(parts), note)
 
 
@@ -337,21 +349,15 @@ def _recurrent(
 
 
 def _attention(
-    shape: tuple[int, int], role: Role, is_transposed: bool, heads: Heads | None
+    shape: tuple[int, int], role: Role, is_transposed: bool, heads: Heads | None, by_head: bool
 ) -> Layer:
     if role == "fused":
-        return _fused(shape, heads)
+        return _fused(shape, heads, by_head)
     if role == "fused by head":
-        rows, columns = shape
-        if heads and heads.queries == heads.keys and rows == 3 * columns:
-            if columns % heads.queries:
-                return _whole("attention", shape, _do_not_fit(heads))
-            names = [f"{part}, head {i}" for i in range(heads.keys) for part in _THIRDS]
-            return _blocks("attention", shape, "rows", names)
-        return _whole("attention", shape, UNKNOWN_LAYOUT)
+        return _fused_by_head(shape, heads, by_head)
     if role == "fused somehow":
         return _whole("attention", shape, UNKNOWN_LAYOUT)
-    if heads is None:
+    if heads is None or not by_head:
         return _whole("attention", shape)
     axis: Literal["rows", "columns"]
     axis = "columns" if (role == "output") != is_transposed else "rows"
@@ -361,14 +367,31 @@ def _attention(
     return _blocks("attention", shape, axis, [f"head {i}" for i in range(count)])
 
 
-def _fused(shape: tuple[int, int], heads: Heads | None) -> Layer:
+def _fused_by_head(shape: tuple[int, int], heads: Heads | None, by_head: bool) -> Layer:
+    """Cut a projection whose rows go by head, and by query, key and value within each."""
+    rows, columns = shape
+    if heads is None or heads.queries != heads.keys or rows != 3 * columns:
+        return _whole("attention", shape, UNKNOWN_LAYOUT)
+    if columns % heads.keys:
+        return _whole("attention", shape, _do_not_fit(heads) if by_head else UNKNOWN_LAYOUT)
+    if by_head:
+        names = [f"{part}, head {i}" for i in range(heads.keys) for part in _THIRDS]
+        return _blocks("attention", shape, "rows", names)
+    parts = (
+        Part(name, (columns, columns), (Cut("thirds", i, heads.keys),))
+        for i, name in enumerate(_THIRDS)
+    )
+    return Layer("attention", tuple(parts))
+
+
+def _fused(shape: tuple[int, int], heads: Heads | None, by_head: bool) -> Layer:
     """Cut a projection whose queries, keys and values follow each other."""
     rows, columns = shape
     in_thirds = max(shape) == 3 * min(shape)
     axis: Literal["rows", "columns"] = "rows" if rows > columns else "columns"
+    if in_thirds and not by_head:
+        return _blocks("attention", shape, axis, _THIRDS)
     if heads is None:
-        if in_thirds:
-            return _blocks("attention", shape, axis, _THIRDS)
         return _whole("attention", shape, UNKNOWN_LAYOUT)
     if in_thirds:
         # All heads together are as wide as the model, so queries have as many heads as keys; a
@@ -381,8 +404,11 @@ def _fused(shape: tuple[int, int], heads: Heads | None) -> Layer:
         axis = "columns" if columns * heads.queries == rows * blocks else "rows"
         if (rows if axis == "rows" else columns) % blocks:
             return _whole("attention", shape, UNKNOWN_LAYOUT)
-    counts = zip(_THIRDS, (heads.queries, heads.keys, heads.keys), strict=True)
-    names = [f"{part}, head {i}" for part, count in counts for i in range(count)]
+    counts = (heads.queries, heads.keys, heads.keys)
+    if not by_head:
+        return _blocks("attention", shape, axis, _THIRDS, shares=counts)
+    parts = zip(_THIRDS, counts, strict=True)
+    names = [f"{part}, head {i}" for part, count in parts for i in range(count)]
     return _blocks("attention", shape, axis, names)
 
 

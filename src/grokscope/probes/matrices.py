@@ -47,7 +47,7 @@ COMPILED = "_orig_mod"  # where `torch.compile` keeps the module that it wraps
 
 _FLOATING = frozenset({"float64", "float32", "float16", "bfloat16"})
 # Both halves of an adapter as PEFT and as diffusers name them, with the adapter's name or without.
-_LORA = re.compile(r"(?:(.*)\.)?lora_(?:embedding_)?(A|B|down|up)(?:\.([^.]+))??(?:\.weight)?")
+_LORA = re.compile(r"(?:(.*)\.)?lora(?:_embedding_|_|\.)(A|B|down|up)(?:\.([^.]+))??(?:\.weight)?")
 # The floating-point numbers that come with quantised weights.
 _SCALES = re.compile(r"(?:weight_)?scales?(?:_inv)?")
 
@@ -124,7 +124,11 @@ def uncompiled(path: str) -> str:
 
 
 def plan_matrices(
-    parameters: Sequence[Parameter], *, heads: Heads | None = None, min_side: int = 10
+    parameters: Sequence[Parameter],
+    *,
+    heads: Heads | None = None,
+    by_head: bool = False,
+    min_side: int = 10,
 ) -> list[Matrix | Skipped]:
     """Return every matrix among the parameters of a model, and why the rest holds none.
 
@@ -133,7 +137,8 @@ def plan_matrices(
 
     Args:
         parameters: All tensors of a model or file; the kind of one may depend on the others.
-        heads: Cut attention projections by head.
+        heads: Tells how fused projections are split into query, key and value.
+        by_head: Cut attention projections by head.
         min_side: Shorter side (for adapters: rank) below which a matrix is skipped.
 
     Returns:
@@ -141,8 +146,10 @@ def plan_matrices(
         of at least one entry, and no two entries have the same name.
 
     Raises:
-        ValueError: If two parameters have the same name.
+        ValueError: If two parameters have the same name, or ``by_head`` comes without ``heads``.
     """
+    if by_head and heads is None:
+        raise ValueError("plan_matrices: expected heads with by_head, got none.")
     names = layer_names(parameter.name for parameter in parameters)
     if len(names) < len(parameters):
         raise ValueError("plan_matrices: expected parameters with different names.")
@@ -166,7 +173,7 @@ def plan_matrices(
         if 0 in parameter.shape:
             layer = Layer("parameter", reason="empty")
         else:
-            layer = layer_of(parameter, around, heads)
+            layer = layer_of(parameter, around, heads, by_head)
         parent, _, leaf = parameter.name.rpartition(".")
         if parent in packed and _SCALES.fullmatch(leaf):
             layer = Layer("scales", reason="scales of quantised weights")
@@ -252,6 +259,9 @@ def _cut(tensor: Tensor, step: Cut) -> Tensor:
             return tensor.flatten(1)
         case "slices":
             return tensor.flatten(2).permute(2, 0, 1)
+        case "thirds":
+            groups = tensor.reshape(step.stop, 3, -1, tensor.shape[1])
+            return groups[:, step.start].flatten(0, 1)
 
 
 def _is_quantised(parameter: Parameter) -> bool:

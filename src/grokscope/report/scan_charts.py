@@ -10,7 +10,6 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from grokscope._text import visible
 from grokscope.phases import THRESHOLDS
 from grokscope.report.panel import Row, Width, data_of, dressed, limit_lines, rounded
 from grokscope.report.spectrum_chart import (
@@ -137,7 +136,7 @@ def overview_chart(
         return None
     if len(rows) <= _NAMED:
         for i, (row, layer) in enumerate(zip(rows, layers, strict=True), 1):
-            row["place"] = f"{i} {visible(layer['name'], _NAME)}"
+            row["place"] = f"{i} {words.name(layer['name'], _NAME)}"
     limits = (THRESHOLDS.alpha_overfit, THRESHOLDS.alpha_random)
     ends = [row[key] for row in rows for key in ("alpha", "noise_high") if row[key] is not None]
     scale = fitting_scale([], "log", in_view=(1.0, *limits, *ends))
@@ -183,7 +182,7 @@ def _overview_row(place: int, layer: Layer, found: Collection[str]) -> Row:
     alpha, error = words.value_of(layer, "alpha"), words.value_of(layer, "alpha_se", "sigma")
     return {
         "place": str(place),
-        "name": visible(layer["name"], 80),
+        "name": words.name(layer["name"], 80),
         "alpha": None if alpha is None else rounded(alpha),
         "low": rounded(alpha - error) if alpha is not None and error is not None else None,
         "high": rounded(alpha + error) if alpha is not None and error is not None else None,
@@ -222,7 +221,7 @@ def history(layers: Sequence[Layer]) -> Trace:
     """
     trace = Trace()
     for layer in sorted(layers, key=lambda layer: int(layer["step"])):
-        step, name = int(layer["step"]), visible(layer["name"], 80)
+        step, name = int(layer["step"]), words.name(layer["name"], 80)
         fields = {
             "htsr.alpha": "alpha",
             "spectrum.size": "size",

@@ -44,8 +44,8 @@ def build_scan_page(document: Mapping[str, Any], spectra: Sequence[Mapping[str, 
 
     Args:
         document: What ``grokscope scan --json`` prints. Names in it may be anything.
-        spectra: Of the layers with a finding, by ``layer`` and ``step``. The first
-            `MOST_SPECTRA` of the newest step are drawn.
+        spectra: Of the layers with a finding, by ``layer`` and ``step``. Of the newest step,
+            `MOST_SPECTRA` are drawn: those whose findings come first in the document.
 
     Returns:
         A document without any reference to a file or an address that a browser would load.
@@ -56,7 +56,7 @@ def build_scan_page(document: Mapping[str, Any], spectra: Sequence[Mapping[str, 
     measured = [layer for layer in layers if layer["status"] != "skipped"]
     page = Charts()
     with unchecked():
-        cards = _cards(measured, findings, _of_step(spectra, newest), page)
+        cards = _cards(document["convention"], measured, findings, _of_step(spectra, newest), page)
         found = {
             name: {finding["finding"] for finding in group}
             for name, group in words.by(findings, "layer").items()
@@ -74,6 +74,7 @@ def build_scan_page(document: Mapping[str, Any], spectra: Sequence[Mapping[str, 
         **context,
         path=visible(document["path"]),
         headline=words.headline(findings),
+        proportion=words.proportion(findings),
         newest=newest,
         about=scan_tables.about(document, layers),
         summary=scan_tables.summary_rows(summaries[0]) if summaries else [],
@@ -86,13 +87,17 @@ def build_scan_page(document: Mapping[str, Any], spectra: Sequence[Mapping[str, 
         shuffled=any(card.drawn.shuffled for card in drawn if card.drawn),
         law=any(card.drawn.law for card in drawn if card.drawn),
         limits=THRESHOLDS,
+        edge=any(card.drawn.beyond is not None for card in drawn if card.drawn),
         cards=drawn,
         undrawn=[card for card in cards if not card.drawn],
-        left_out=sum(card.left_out for card in cards),
+        left_out=[words.name(card.layer["name"]) for card in cards if card.left_out],
+        name_of=words.name,
+        some=words.some,
         label=words.label,
         size=words.size,
         columns=scan_tables.columns(measured),
         rows=scan_tables.rows(measured, findings),
+        not_computed=words.not_computed(measured),
         skipped=words.grouped((x for x in layers if x["status"] == "skipped"), "reason"),
         notes=[visible(note, 600) for note in document.get("notes") or ()],
         settings=scan_tables.settings(document),
@@ -106,6 +111,7 @@ def _of_step(
 
 
 def _cards(
+    convention: str,
     measured: Sequence[Mapping[str, Any]],
     findings: Sequence[Mapping[str, Any]],
     spectra: Mapping[str, Mapping[str, Any]],
@@ -116,7 +122,7 @@ def _cards(
     cards, room = [], MOST_SPECTRA
     for name, found in words.by(findings, "layer").items():
         number, layer = numbers[name]
-        facts = scan_tables.facts(layer)
+        facts = scan_tables.facts(layer, convention)
         drawn = spectrum_charts(spectra[name], layer, PAGE) if name in spectra and room else None
         if drawn is None:
             left_out = name in spectra and not room

@@ -11,6 +11,7 @@ from grokscope._text import visible
 from grokscope.report.words import listing, number, percent
 from grokscope.scan import words
 
+_PACKAGE = "weightwatcher"  # the convention
 _SIGNIFICANT = 0.1  # p-value of a likelihood ratio (Clauset et al., arXiv:0706.1062, section 5)
 
 Layer = Mapping[str, Any]
@@ -75,7 +76,7 @@ def rows(layers: Sequence[Layer], findings: Sequence[Layer]) -> list[dict[str, A
     return [
         {
             "number": i,
-            "name": visible(layer["name"]),
+            "name": words.name(layer["name"]),
             "kind": visible(layer["kind"]),
             "size": words.size(layer),
             "entries": math.prod(layer["shape"]),
@@ -89,8 +90,13 @@ def rows(layers: Sequence[Layer], findings: Sequence[Layer]) -> list[dict[str, A
     ]
 
 
-def facts(layer: Layer) -> list[tuple[str, str]]:
-    """Return the numbers of one layer that stand beside its spectrum, those that are known."""
+def facts(layer: Layer, convention: str) -> list[tuple[str, str]]:
+    """Return the numbers of one layer that stand beside its spectrum, those that are known.
+
+    Args:
+        layer: Its record.
+        convention: Of the document; the units of weightwatcher are not those of the charts.
+    """
     p = words.value_of(layer, "p_value")
     traps, deviation = words.traps(layer), words.value_of(layer, "traps_std")
     if deviation:
@@ -103,7 +109,7 @@ def facts(layer: Layer) -> list[tuple[str, str]]:
         ("alpha", words.alpha(layer)),
         ("noise of equal shape", words.noise(layer)),
         ("tail", words.tail(layer)),
-        ("xmin", _short(layer, "xmin")),
+        ("xmin, of W^T W" if convention == _PACKAGE else "xmin", _short(layer, "xmin")),
         ("distance D of the fit", _short(layer, "D")),
         ("p-value of the power law", "" if p is None else f"{p:.2g}"),
         *((f"against {name}", _better(layer, field, name)) for field, name in _RIVALS),
@@ -167,14 +173,21 @@ def _location(layer: Layer) -> str:
 def about(document: Mapping[str, Any], layers: Sequence[Layer]) -> list[str]:
     """Return what was scanned, and how, in a few words each."""
     base = document.get("base")
-    shuffles = document.get("shuffles") or 0
     return [
         words.counts(layers),
         *([f"minus {visible(base)}"] if base else []),
         visible(document["source"]),
         f"convention {visible(document['convention'])}",
-        words.count(shuffles, "shuffle") if shuffles else "no shuffles",
+        _shuffles(document),
     ]
+
+
+def _shuffles(document: Mapping[str, Any]) -> str:
+    if not document["shuffles"]:
+        return "no shuffles"
+    if document["convention"] == _PACKAGE:
+        return "shuffles as the package makes them"
+    return words.count(document["shuffles"], "shuffle")
 
 
 def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -194,7 +207,7 @@ def history_rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     for entry in sorted(document["summary"], key=lambda entry: -int(entry["step"])):
         groups = words.by(words.at_step(document["findings"], entry["step"]), "finding")
         told = [
-            f"{words.label(kind)}: {listing([visible(f['layer'], 60) for f in group], 6)}"
+            f"{words.label(kind)}: {listing([words.name(f['layer'], 60) for f in group], 6)}"
             for kind, group in groups.items()
         ]
         found.append(
@@ -210,6 +223,7 @@ def history_rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 def settings(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what was asked, as pairs of name and value."""
     names = ("path", "base", "source", "convention", "shuffles", "seed", "grokscope")
-    return [
-        (name, visible(document[name], 300)) for name in names if document.get(name) is not None
-    ]
+    known = {name: document[name] for name in names if document.get(name) is not None}
+    if document["convention"] == _PACKAGE and document["shuffles"]:
+        known["shuffles"] = "as the package makes them"
+    return [(name, visible(value, 300)) for name, value in known.items()]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grokscope.errors import MissingResource
+from grokscope.errors import GrokscopeError
 from grokscope.store.atomic import write_atomically
 
 
@@ -29,12 +30,14 @@ def cache_key(made_from: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _code() -> str:
-    """Return the SHA-256 of every source file that a record comes from."""
+    """Return the SHA-256 of the source files that a record comes from, and of the libraries."""
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
-    for pattern in ("measures/*.py", "probes/*.py", "scan/*.py"):
+    for pattern in ("measures/*.py", "probes/*.py", "scan/*.py", "data/seeds.py"):
         for file in sorted(package.glob(pattern)):
             digest.update(file.read_bytes())
+    for library in ("torch", "numpy", "scipy"):
+        digest.update(importlib.metadata.version(library).encode())
     return digest.hexdigest()
 
 
@@ -72,8 +75,8 @@ class Cache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(result).encode())
-        except (OSError, MissingResource) as error:
-            self.fault = str(error)
+        except (OSError, GrokscopeError):
+            self.fault = f"{self._folder} cannot be written"
 
     def _path(self, key: str) -> Path:
         assert self._folder is not None

@@ -1,7 +1,8 @@
-"""Child processes that read and measure, so that a hostile file meets nothing worth having.
+"""Child processes that read and measure, so that a file that breaks its reader breaks no more.
 
 Each child gets open descriptors, a limit on its address space and, for every answer, a limit on
-time. It answers in plain JSON, one line each; what it says is data, never code.
+time. It answers in plain JSON, one line each; what it says is data, never code. It is no sandbox:
+a child may do what its user may. That no file makes it do so is what the readers are for.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-_LINE = 256 * 2**20  # longest answer that is accepted
+_LINE = 64 * 2**20  # longest answer that is accepted
 _CHUNK = 2**20
+_LONGEST_WAIT = 3600.0  # seconds; the system's own limit is not much higher
 
 # The libraries of linear algebra size their pools when they are loaded.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -89,36 +91,27 @@ class Children:
                 of it runs alone, up to the limit that the child sets itself.
         """
         waiting = list(range(len(tasks)))
-        with selectors.DefaultSelector() as answers:
-            for child in self._children:
-                answers.register(_stdout(child), selectors.EVENT_READ, child)
-            while waiting or any(child.task is not None for child in self._children):
-                self._begin(tasks, waiting, memory, answers)
-                running = [child for child in self._children if child.task is not None]
-                patience = max(0.0, min(child.deadline for child in running) - time.monotonic())
-                ready = {key.data for key, _ in answers.select(patience)}
-                for child in running:
-                    task = child.task
-                    assert task is not None
-                    answer = self._hear(child) if child in ready else None
-                    if answer is None and time.monotonic() >= child.deadline:
-                        answer = {"lost": f"it took more than {tasks[task].seconds:g} s"}
-                    if answer is None:
-                        continue
-                    child.task = None
-                    if "lost" in answer:
-                        answers.unregister(_stdout(child))
-                        self._end(child)
-                    yield task, answer
+        while waiting or any(child.task is not None for child in self._children):
+            self._begin(tasks, waiting, memory)
+            running = [child for child in self._children if child.task is not None]
+            ready = _ready(running)
+            for child in running:
+                task = child.task
+                assert task is not None
+                answer = self._hear(child) if child in ready else None
+                if answer is None and time.monotonic() >= child.deadline:
+                    answer = {"lost": f"it took more than {tasks[task].seconds:g} s"}
+                if answer is None:
+                    continue
+                child.task = None
+                if "lost" in answer:
+                    self._end(child)
+                yield task, answer
 
-    def _begin(
-        self,
-        tasks: Sequence[Task],
-        waiting: list[int],
-        memory: int,
-        answers: selectors.BaseSelector,
-    ) -> None:
+    def _begin(self, tasks: Sequence[Task], waiting: list[int], memory: int) -> None:
         """Give every idle child the first waiting task that fits beside those that run."""
+        for child in [c for c in self._children if c.task is None and c.process.poll() is not None]:
+            self._end(child)  # it died idle, and owes no answer
         while waiting:
             running = [tasks[c.task].memory for c in self._children if c.task is not None]
             room = memory - sum(running)
@@ -128,7 +121,6 @@ class Children:
                 return
             if idle is None:
                 idle = self._start()
-                answers.register(_stdout(idle), selectors.EVENT_READ, idle)
             waiting.remove(chosen)
             idle.task = chosen
             idle.deadline = time.monotonic() + tasks[chosen].seconds
@@ -181,6 +173,16 @@ class Children:
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+
+def _ready(running: Sequence[_Child]) -> set[_Child]:
+    """Wait until a child has something to say, or the time of one is up."""
+    patience = min(child.deadline for child in running) - time.monotonic()
+    with selectors.DefaultSelector() as answers:
+        for child in running:
+            answers.register(_stdout(child), selectors.EVENT_READ, child)
+        found = answers.select(min(max(0.0, patience), _LONGEST_WAIT))
+    return {key.data for key, _ in found}
 
 
 def _stdout(child: _Child) -> int:

@@ -14,18 +14,22 @@ from typing import Any, Literal
 
 from grokscope._version import __version__
 from grokscope.errors import UsageError, unknown
+from grokscope.phases.rules import THRESHOLDS
 from grokscope.probes.matrices import Heads
 from grokscope.scan.cache import Cache
 from grokscope.scan.children import Children, Task
 from grokscope.scan.files import OpenCheckpoint, open_checkpoint
-from grokscope.scan.findings import find
+from grokscope.scan.findings import find, shows_traps
 from grokscope.scan.inventory import Inventory, inventory_from_json
 from grokscope.scan.limits import ALLOWABLE_GLOBALS, Limits
 from grokscope.scan.measuring import SLOWEST_DISK, Progress, measured, refusal
+from grokscope.scan.open_file import stamp
 from grokscope.scan.rows import Row, find_checkpoints, rows_of
 from grokscope.scan.settings import Settings
+from grokscope.store.checkpoints import CHECKPOINTS
 
 SCHEMA = 1
+_MOST_NOTES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,11 @@ def scan(
     for name in allow_globals:
         if name not in ALLOWABLE_GLOBALS:
             raise unknown("harmless global", name, ALLOWABLE_GLOBALS)
-    paths, seed = find_checkpoints(path)
+    paths, seed = find_checkpoints(path, limits)
+    if base is not None and (base / "run.json").is_file():
+        raise UsageError(
+            f"--base {base} is a run; name one of the folders in {base / CHECKPOINTS}."
+        )
     settings = Settings() if settings is None else settings
     if settings.seed is None:
         settings = dataclasses.replace(settings, seed=seed)
@@ -116,6 +124,7 @@ def scan(
             "memory": memory,
         }
         descriptors = [descriptor for each in opened for descriptor in each.descriptors]
+        opened_at = {descriptor: stamp(descriptor) for descriptor in descriptors}
         children = stack.enter_context(Children(descriptors, setup, count=workers))
         inventories = _inventories(children, opened, limits, memory, progress)
         scanned = inventories[: len(paths)]
@@ -127,10 +136,13 @@ def scan(
                 opened[index],
                 inventory.entries,
                 base=None if base is None else (len(paths), inventories[-1].entries),
+                limits=limits,
                 pattern=pattern,
                 heads=heads,
             )
         ]
+        if pattern is not None and not rows:
+            raise UsageError(f"--layers {layers!r} matches no layer of {path}.")
         keeper = Cache(cache)
         results = measured(
             children,
@@ -140,6 +152,7 @@ def scan(
             memory=memory,
             workers=workers,
             gpu=device == "cuda",
+            unchanged=lambda: all(stamp(each) == at for each, at in opened_at.items()),
             progress=progress,
         )
     records = [_layer(row, result["record"]) for row, result in zip(rows, results, strict=True)]
@@ -158,8 +171,11 @@ def scan(
             "base": None if base is None else str(base),
             "source": opened[0].kind,
             **dataclasses.asdict(settings),
-            "notes": list(dict.fromkeys(notes)),
-            "summary": _summaries(records),
+            "notes": _capped(notes),
+            "summary": [
+                _summary(step, [each for each in records if each["step"] == step], settings)
+                for step in dict.fromkeys(record["step"] for record in records)
+            ],
             "findings": findings,
             "layers": records,
         },
@@ -169,6 +185,13 @@ def scan(
             if (row.step, row.planned.name) in flagged and result["spectrum"]
         ],
     )
+
+
+def _capped(notes: Sequence[str]) -> list[str]:
+    """Return the notes without repetition, and not more than people read."""
+    once = list(dict.fromkeys(notes))
+    left = len(once) - _MOST_NOTES
+    return [*once[:_MOST_NOTES], f"And {left} more notes."] if left > 0 else once
 
 
 def _half_of_memory() -> int:
@@ -205,7 +228,10 @@ def _inventories(
     for index, answer in children.run(tasks, memory):
         if "inventory" not in answer:
             raise refusal(answer, opened[index].path)
-        found[index] = inventory_from_json(answer["inventory"])
+        try:
+            found[index] = inventory_from_json(answer["inventory"])
+        except (TypeError, KeyError, ValueError, AttributeError):
+            raise refusal({"lost": "its inventory cannot be read"}, opened[index].path) from None
         progress("checking", len(found) / len(tasks))
     return [found[index] for index in range(len(tasks))]
 
@@ -228,27 +254,50 @@ def _layer(row: Row, record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _summaries(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return, for each checkpoint, counts and means; a failed fit is in no mean."""
-    return [
-        _summary(step, [layer for layer in layers if layer["step"] == step])
-        for step in dict.fromkeys(layer["step"] for layer in layers)
-    ]
+def _family(layer: Mapping[str, Any], settings: Settings) -> str:
+    """Return what a layer may be averaged with; empty for what is in no mean."""
+    name = layer["name"]
+    if layer["kind"] == "positional embedding":
+        return ""
+    if settings.convention == "weightwatcher":
+        # The package pools the slices of a kernel, and knows none that is flattened.
+        return "" if name.endswith("[flattened]") else "matrices"
+    if layer["alpha"] is None or layer["size"] < THRESHOLDS.minimum_rank:
+        return ""
+    if name.endswith("[slices]"):
+        return "slices"
+    if layer["kind"] == "experts":
+        return "experts"
+    return "heads" if re.search(r"[\[ ]head \d+\]$", name) else "matrices"
 
 
-def _summary(step: int | None, layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _summary(
+    step: int | None, layers: Sequence[Mapping[str, Any]], settings: Settings
+) -> dict[str, Any]:
+    """Return counts, and means of alpha for each family; a failed fit is in no mean."""
     statuses = [layer["status"] for layer in layers]
-    # One reading of each weight: neither a kernel twice, nor single heads beside whole matrices.
-    fitted = [x for x in layers if x["alpha"] is not None and not x["name"].endswith("[slices]")]
-    alphas = [layer["alpha"] for layer in fitted]
-    sizes = [layer["shape"][0] * layer["shape"][1] for layer in fitted]
-    weighted = sum(a * size for a, size in zip(alphas, sizes, strict=True))
+    families: dict[str, list[Mapping[str, Any]]] = {}
+    for layer in layers:
+        if layer["alpha"] is not None and (family := _family(layer, settings)):
+            families.setdefault(family, []).append(layer)
+    means = {family: _means(members) for family, members in families.items()}
     return {
         "step": step,
-        "matrices": len(layers),
-        **{status: statuses.count(status) for status in ("ok", "failed", "skipped")},
+        "rows": len(layers),
+        **{status: statuses.count(status) for status in ("ok", "failed", "lost", "skipped")},
+        **means.get("matrices", _means([])),
+        "families": means,
+        "with_traps": sum(shows_traps(layer) for layer in layers),
+    }
+
+
+def _means(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    alphas = [layer["alpha"] for layer in layers]
+    sizes = [layer["shape"][0] * layer["shape"][1] for layer in layers]
+    weighted = sum(alpha * size for alpha, size in zip(alphas, sizes, strict=True))
+    return {
+        "alpha_layers": len(alphas),
         "alpha_mean": statistics.fmean(alphas) if alphas else None,
         "alpha_median": statistics.median(alphas) if alphas else None,
         "alpha_weighted_mean": weighted / sum(sizes) if alphas else None,
-        "with_traps": sum((layer["traps"] or 0) >= 0.5 for layer in layers),
     }

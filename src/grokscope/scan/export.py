@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from grokscope.errors import MissingResource
+
+
+def require_pyarrow() -> None:
+    """Raise MissingResource unless pyarrow is installed."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise MissingResource(
+            "Parquet needs pyarrow: pip install 'grokscope[parquet]'. Or write .json."
+        )
 
 
 def layers_parquet(document: Mapping[str, Any]) -> bytes:
@@ -22,13 +31,10 @@ def layers_parquet(document: Mapping[str, Any]) -> bytes:
     Raises:
         MissingResource: pyarrow is not installed.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingResource(
-            "Parquet needs pyarrow: pip install 'grokscope[parquet]'. Or write .json."
-        ) from error
+    require_pyarrow()
+    import pyarrow
+    import pyarrow.parquet
+
     names = list(dict.fromkeys(name for layer in document["layers"] for name in layer))
     columns = {name: [_plain(layer.get(name)) for layer in document["layers"]] for name in names}
     about = {k: v for k, v in document.items() if k not in ("layers", "findings")}

@@ -15,6 +15,7 @@ from grokscope.errors import InputError
 from grokscope.scan.limits import Limits
 from grokscope.scan.open_file import (
     OpenFile,
+    above,
     listed,
     open_path,
     parse_json,
@@ -260,10 +261,8 @@ class _Opening:
                 "Fetch the missing files.",
             )
         if len(shards) > self._limits.files:
-            raise refused(
-                str(self._path / name),
-                f"it names {len(shards)} files, above the limit of {self._limits.files}",
-            )
+            what = f"it names {len(shards)} files, above the limit of {self._limits.files}"
+            raise refused(str(self._path / name), above(what, self._limits, "files", len(shards)))
         kinds = {sniff(self._open(shard)) for shard in shards}
         if len(kinds) != 1:
             raise refused(str(self._path / name), "the files that it names are of several forms")
@@ -287,7 +286,8 @@ class _Opening:
         if not isinstance(weight_map, dict) or not weight_map:
             raise refused(where, "it has no weight_map")
         if len(weight_map) > self._limits.tensors:
-            raise refused(where, f"it names more than {self._limits.tensors} tensors")
+            what = f"it names more than {self._limits.tensors} tensors"
+            raise refused(where, above(what, self._limits, "tensors", len(weight_map)))
         for shard in weight_map.values():
             if not isinstance(shard, str) or not _plain(shard):
                 raise refused(where, f"{shown(shard)} is not the name of a file in its folder")
@@ -317,9 +317,8 @@ class _Opening:
         file = regular_file(str(self._path / name), descriptor, status)
         try:
             if file.size > self._limits.header_bytes:
-                raise refused(
-                    file.name, f"it is larger than the limit of {self._limits.header_bytes} bytes"
-                )
+                what = f"it is larger than the limit of {self._limits.header_bytes} bytes"
+                raise refused(file.name, above(what, self._limits, "header_bytes", file.size))
             return file.read(0, file.size)
         finally:
             os.close(descriptor)

@@ -15,6 +15,9 @@ from grokscope.scan import words
 
 _SIGNIFICANT = 0.1  # p-value of a likelihood ratio, as Clauset et al. (arXiv:0706.1062) recommend
 
+_NO_SPREAD = 1000.0  # exponent above which a tail is one value
+_MOST = 0.5  # share of the energy from which one place is named as the carrier
+
 Layer = Mapping[str, Any]
 
 
@@ -36,7 +39,11 @@ def _alpha(layer: Layer) -> str:
 
 
 def _judged(layer: Layer, limits: Thresholds) -> bool:
-    return layer.get("alpha") is not None and layer["size"] >= limits.minimum_rank
+    if layer.get("alpha") is None:
+        return False
+    rank = layer.get("rank")
+    judged: bool = (layer["size"] if rank is None else rank) >= limits.minimum_rank
+    return judged
 
 
 def _not_finite(layer: Layer, limits: Thresholds) -> str:
@@ -47,6 +54,10 @@ def _failed(layer: Layer, limits: Thresholds) -> str:
     if layer["status"] != "failed" or _not_finite(layer, limits):
         return ""
     return f"no exponent: {layer['reason']}"
+
+
+def _not_measured(layer: Layer, limits: Thresholds) -> str:
+    return layer["reason"] if layer["status"] == "lost" else ""
 
 
 def _below_two(layer: Layer, limits: Thresholds) -> str:
@@ -65,35 +76,52 @@ def _below_two(layer: Layer, limits: Thresholds) -> str:
 def _under_trained(layer: Layer, limits: Thresholds) -> str:
     if not _judged(layer, limits) or layer["alpha"] <= limits.alpha_random:
         return ""
+    if layer["alpha"] > _NO_SPREAD:
+        return f"alpha {words.alpha(layer)}: all eigenvalues are nearly equal, as of a rotation"
     return _alpha(layer)
 
 
-def _traps(layer: Layer, limits: Thresholds) -> str:
+def shows_traps(layer: Layer, limits: Thresholds = THRESHOLDS) -> bool:
+    """Say whether a layer has correlation traps; tables of positions have them by design."""
     count, ratio = layer.get("traps"), layer.get("trap_ratio")
-    if count is None:
+    if count is None or layer["kind"] == "positional embedding":
+        return False
+    # The package's count knows no distance from the edge.
+    return bool(count >= 1 if ratio is None else has_traps(count, ratio, limits))
+
+
+def _traps(layer: Layer, limits: Thresholds) -> str:
+    if not shows_traps(layer, limits):
         return ""
-    if ratio is None:  # the package's count knows no distance from the edge
-        return f"{count:.0f} in its pooled shuffles" if count >= 1 else ""
-    if not has_traps(count, ratio, limits):
-        return ""
+    count, ratio = layer["traps"], layer.get("trap_ratio")
+    if ratio is None:
+        return f"{count:.0f} in its shuffles, as the package counts"
     text = (
         f"{count:.1f} ± {layer['traps_std']:.1f} a shuffle, the largest {ratio:.2f} times the edge"
     )
-    location = layer.get("trap_location")
-    if location:
-        if location["mean_share"] >= 0.5:
-            text += "; the mean of the weights makes it"
-        elif location["entries"]:
-            row, column, weight, share = location["entries"][0]
-            spread = "most of it" if share >= 0.5 else "spread over many entries, the first"
-            text += f"; {spread} at row {row}, column {column}"
-            text += f" (weight {weight:.3g}, {share:.0%})"
+    if layer.get("trap_location"):
+        text += f"; {_carrier(layer['trap_location'])}"
     return text
+
+
+def _carrier(location: Mapping[str, Any]) -> str:
+    """Say what carries most of the energy of the traps."""
+    row, column, weight, share = location["entries"][0]
+    entry = f"row {row}, column {column} (weight {weight:.3g}, {share:.0%})"
+    if location["mean_share"] >= _MOST:
+        return f"the mean of all weights carries {location['mean_share']:.0%}"
+    if share >= _MOST:
+        return f"most of it at {entry}"
+    for line, shares in (("row", location["rows"]), ("column", location["columns"])):
+        if shares[0][1] >= _MOST:
+            return f"{line} {shares[0][0]} carries {shares[0][1]:.0%}"
+    return f"spread over many entries, the largest at {entry}"
 
 
 # In the order in which they are shown.
 FINDINGS: dict[str, Callable[[Layer, Thresholds], str]] = {
     "not-finite": _not_finite,
+    "not-measured": _not_measured,
     "alpha-below-2": _below_two,
     "traps": _traps,
     "under-trained": _under_trained,

@@ -14,7 +14,7 @@ import grokscope.scan.safetensors_file as safetensors_file
 from grokscope.scan.entry import TensorEntry, digest_of
 from grokscope.scan.files import Kind, OpenCheckpoint
 from grokscope.scan.limits import Limits
-from grokscope.scan.open_file import OpenFile, listed, refused, shown
+from grokscope.scan.open_file import OpenFile, above, listed, refused, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,6 +100,7 @@ def read_inventory(
 
     Raises:
         InputError: A file is damaged, hostile, above a cap, or has no tensors.
+        UsageError: ``key`` names nothing in a torch file.
         ValueError: ``allow_globals`` names something else.
     """
     if checkpoint.tensors_sha256:
@@ -116,7 +117,8 @@ def read_inventory(
         else:
             entries += safetensors_file.read_header(file, limits, index=index)
         if len(entries) > limits.tensors:
-            raise refused(checkpoint.path, f"it has more than {limits.tensors} tensors")
+            what = f"it has more than {limits.tensors} tensors"
+            raise refused(checkpoint.path, above(what, limits, "tensors", len(entries)))
     _check_names(checkpoint, entries, notes)
     if checkpoint.kind == "grokscope":
         rest = [entry.name for entry in entries if not entry.name.startswith(_NETWORK)]

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from grokscope.data.seeds import derive_seed
-from grokscope.measures._spectra import unfit
+from grokscope.measures import marchenko_pastur
+from grokscope.measures._spectra import ALL_ZERO, unfit
 from grokscope.measures._value import Value
 from grokscope.measures.alpha_norms import alpha_hat, log_alpha_norm
-from grokscope.measures.alpha_null import alpha_null
+from grokscope.measures.alpha_null import AlphaNull
 from grokscope.measures.correlation_traps import CorrelationTraps, correlation_traps
 from grokscope.measures.effective_rank import effective_rank, participation_ratio, spectral_entropy
 from grokscope.measures.erg import erg
@@ -35,6 +36,11 @@ from grokscope.scan.settings import Settings
 
 # A watch and a scan of its checkpoints shuffle alike: same root, same names, same step.
 _PROBE = Spectral()
+_COUNTS = frozenset(
+    {"size", "num_pl_spikes", "rank", "num_spikes", "traps_min", "traps_max", "erg_size"}
+    | {"erg_gap", "M", "N", "rf", "num_evals", "matrix_rank", "rank_loss", "weak_rank_loss"}
+    | {"detX_num", "num_ERG_spikes", "ERG_gap", "rand_num_spikes", "num_traps"}
+)
 _POOLED = "several matrices are pooled; see the flattened kernel"
 _OF_SHUFFLES = ("max_rand_eval", "ww_softrank", "ww_maxdist", "num_traps")
 _DIGITS = 7  # of the eigenvalues that are kept for drawing
@@ -52,7 +58,8 @@ class _Record:
         number, reason = (
             (value.value, value.reason) if isinstance(value, Value) else (float(value), reason)
         )
-        self.numbers[name] = number if math.isfinite(number) else None
+        whole = name in _COUNTS and math.isfinite(number)
+        self.numbers[name] = int(number) if whole else number if math.isfinite(number) else None
         if not math.isfinite(number):
             self.missing[name] = reason or f"it is {number}"
 
@@ -67,6 +74,9 @@ def measure(
     matrices: Sequence[Matrix],
     settings: Settings,
     steps: Sequence[int | None],
+    null: AlphaNull | None = None,
+    *,
+    locate: bool = True,
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Measure matrices of one shape.
 
@@ -76,6 +86,8 @@ def measure(
         matrices: What they are.
         settings: How they are measured.
         steps: Of their checkpoints, None where there is none; part of the seed of the shuffles.
+        null: What alpha is compared with: `alpha_null` of their shape.
+        locate: Whether there is memory to locate traps in: seven float64 copies of a matrix.
 
     Returns:
         For each, the record (``status`` and numbers by name, None and a reason in ``missing`` where
@@ -85,11 +97,16 @@ def measure(
     found = []
     for weight, (raw, method), matrix, step in zip(weights, spectra, matrices, steps, strict=True):
         record = _Record()
-        record.put("size", len(raw))
+        record.put("size", _size(raw, matrix))
         record.numbers["method"] = method
-        write = _weightwatcher if settings.convention == "weightwatcher" else _corrected
-        shuffled = write(record, weight, raw, matrix, settings, step)
-        reason = record.missing.get("alpha", "") and (unfit(raw) or record.missing["alpha"])
+        if settings.convention == "weightwatcher":
+            _weightwatcher(record, weight, matrix, settings, step)
+            shuffled = raw[:0]
+        else:
+            shuffled = _corrected(record, weight, raw, matrix, settings, step, null, locate)
+        reason = ""
+        if "alpha" in record.missing:
+            reason = _unmeasurable(weight, raw) or record.missing["alpha"]
         numbers = {"status": "failed" if reason else "ok", "reason": reason, **record.numbers}
         spectrum = _drawn(raw, shuffled, matrix, record.numbers, settings)
         found.append(({**numbers, "missing": record.missing}, spectrum))
@@ -114,6 +131,23 @@ def _spectra(
     return found
 
 
+def _size(raw: Tensor, matrix: Matrix) -> float:
+    """Return the number of eigenvalues: of a product of thin factors, of those that can differ."""
+    if matrix.kind != "lora" or unfit(raw):
+        return len(raw)
+    return len(raw) - unresolved(raw, matrix.shape).value
+
+
+def _unmeasurable(weight: Tensor, raw: Tensor) -> str:
+    """Return what is wrong with the weights themselves; an empty string if nothing is."""
+    reason = unfit(raw)
+    if reason == ALL_ZERO and bool(weight.any()):
+        return "the squares of all weights underflow"
+    if reason and bool(weight.isfinite().all()) and not bool(raw.isfinite().all()):
+        return "the squares of the weights overflow"
+    return reason
+
+
 def _corrected(
     record: _Record,
     weight: Tensor,
@@ -121,6 +155,8 @@ def _corrected(
     matrix: Matrix,
     settings: Settings,
     step: int | None,
+    null: AlphaNull | None,
+    locate: bool,
 ) -> Tensor:
     """Record every measure by its corrected definition; return one shuffled spectrum, or none."""
     fit = fit_power_law(raw)
@@ -142,8 +178,7 @@ def _corrected(
         },
         spikes.reason,
     )
-    if settings.null_draws:
-        null = alpha_null(matrix.shape, draws=settings.null_draws)
+    if null is not None:
         record.put_all(
             {
                 "alpha_null_mean": null.mean,
@@ -156,8 +191,9 @@ def _corrected(
         z = (fit.alpha - null.mean) / null.std if null.std else math.nan
         record.put("alpha_z", z, fit.reason or null.reason)
     if not settings.shuffles:
+        record.put("traps", math.nan, "no shuffles were asked for")
         return raw[:0]
-    return _shuffled(record, weight, raw, matrix, settings, step)
+    return _shuffled(record, weight, raw, matrix, settings, step, locate)
 
 
 def _power_law(
@@ -234,6 +270,7 @@ def _shuffled(
     matrix: Matrix,
     settings: Settings,
     step: int | None,
+    locate: bool,
 ) -> Tensor:
     """Record what shuffles show, and return one shuffled spectrum."""
     shape = matrix.shape
@@ -262,7 +299,12 @@ def _shuffled(
     law = ks_marchenko_pastur(shuffled, shape, draws=_PROBE.null_draws if tested else 0)
     record.put_all({"mp_ks_distance": law.distance, "mp_ks_p_value": law.p_value}, law.reason)
     record.put("shuffled_distance", spectral_distance(raw, shuffled))
-    _trap_location(record, weight, raw, shuffled, traps, generator())
+    if locate or not traps.count_mean >= 0.5:
+        _trap_location(record, weight, raw, shuffled, traps, generator())
+    else:
+        reason = "there are traps, and not enough memory to locate them"
+        record.numbers["trap_location"] = None
+        record.put_all({"alpha_detrapped": math.nan, "alpha_below_edge": math.nan}, reason)
     return shuffled[0]
 
 
@@ -298,14 +340,9 @@ def _trap_location(
 
 
 def _weightwatcher(
-    record: _Record,
-    weight: Tensor,
-    raw: Tensor,
-    matrix: Matrix,
-    settings: Settings,
-    step: int | None,
-) -> Tensor:
-    """Record the package's columns; return no spectrum, as it keeps none."""
+    record: _Record, weight: Tensor, matrix: Matrix, settings: Settings, step: int | None
+) -> None:
+    """Record the package's columns."""
     seed = derive_seed(settings.seed or 0, "weightwatcher", matrix.name, step or 0) % 2**32
     state = np.random.RandomState(seed) if settings.shuffles else None
     columns = dataclasses.asdict(weightwatcher(weight, random_state=state))
@@ -319,7 +356,6 @@ def _weightwatcher(
         record.put(name, value, reason or why)
     if settings.shuffles:
         record.put("traps", columns["rand_num_spikes"], reason or shuffled_mp)
-    return raw[:0]
 
 
 def _generator(settings: Settings, purpose: str, name: str, step: int | None) -> torch.Generator:
@@ -355,15 +391,20 @@ def _drawn(
     def kept(values: Tensor) -> list[float]:
         return [float(f"{value:.{_DIGITS}g}") for value in values.tolist() if math.isfinite(value)]
 
-    xmin = numbers["xmin"]
-    if xmin is not None and settings.convention == "weightwatcher":
-        xmin /= max(matrix.shape)  # the package's units are those of W^T W
+    xmin, scale, threshold = (numbers.get(name) for name in ("xmin", "mp_scale", "spike_threshold"))
+    if settings.convention == "weightwatcher":
+        # The package's units are those of W^T W, and half of that where it pools slices.
+        unit = max(matrix.shape) * (0.5 if matrix.count > 1 else 1.0)
+        xmin = None if xmin is None else xmin / unit
+        threshold = None if numbers.get("bulk_max") is None else numbers["bulk_max"] / unit
+        edge = marchenko_pastur.edges(min(matrix.shape) / max(matrix.shape))[1]
+        scale = None if threshold is None else threshold / edge
     return {
         "raw": kept(raw),
         "shuffled": kept(shuffled),
         "shape": list(matrix.shape),
-        "scale": numbers.get("mp_scale"),
-        "threshold": numbers.get("spike_threshold"),
+        "scale": scale,
+        "threshold": threshold,
         "alpha": numbers["alpha"],
         "xmin": xmin,
         "num_pl_spikes": numbers["num_pl_spikes"],

@@ -23,6 +23,7 @@ class Limits:
 
     Attributes:
         tensors: Tensors of a checkpoint, over all its files.
+        matrices: Matrices that they may be cut into.
         files: Shards of a checkpoint; each holds a descriptor while it is read.
         members: Members of a zip archive.
         header_bytes: The header of a safetensors file, and any JSON file beside it.
@@ -34,6 +35,7 @@ class Limits:
     """
 
     tensors: int = 100_000
+    matrices: int = 200_000
     files: int = 500
     members: int = 100_000
     header_bytes: int = 10_000_000

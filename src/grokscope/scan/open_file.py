@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grokscope.errors import InputError
+from grokscope.scan.limits import Limits
 
 _CHUNK = 1 << 20
 _SHOWN = 80  # characters of a hostile name in a message
@@ -73,14 +74,44 @@ class OpenFile:
             yield part
 
 
-def refused(name: str, what: str, then: str = "") -> InputError:
+class Fault(ValueError):
+    """What is wrong with a file whose name is not at hand; `refused` makes an error of it."""
+
+    def __init__(self, what: str, then: str = "") -> None:
+        """Keep the arguments of `refused`."""
+        super().__init__(what)
+        self.then = then
+
+
+def above(what: str, limits: Limits, cap: str, needed: int = 0) -> Fault:
+    """Build the fault of a file that passes a cap.
+
+    Args:
+        what: A clause that says so.
+        limits: With the cap.
+        cap: Its name in `Limits`.
+        needed: What the file needs at least, where that is known.
+    """
+    value = max(needed, 2 * getattr(limits, cap))
+    return Fault(what, f"Raise it with --limit {cap}={value}.")
+
+
+def stamp(descriptor: int) -> tuple[int, int]:
+    """Return size and time of the last change of an open file."""
+    status = os.fstat(descriptor)
+    return status.st_size, status.st_mtime_ns
+
+
+def refused(name: str, what: str | ValueError, then: str = "") -> InputError:
     """Build the error for a file that is not read any further.
 
     Args:
         name: Its path.
-        what: What is wrong with it, a clause.
+        what: What is wrong with it, a clause; a `Fault` says what to do as well.
         then: What to do, a sentence; by default, to get it anew.
     """
+    if isinstance(what, Fault):
+        then = what.then
     then = then or "Fetch or save it again; safetensors is the safest form."
     return InputError(f"{name} is refused: {what}. {then}")
 

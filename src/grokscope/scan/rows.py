@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from grokscope.errors import InputError, UsageError
 from grokscope.probes.matrices import Heads, Matrix, Parameter, Skipped, plan_matrices
 from grokscope.scan.entry import TensorEntry
 from grokscope.scan.files import OpenCheckpoint
+from grokscope.scan.limits import Limits
 from grokscope.scan.open_file import shown
 from grokscope.store.checkpoints import CHECKPOINTS, list_checkpoints
 from grokscope.store.run_directory import RunDirectory
+
+_MOST_HEADS = 4096  # no model has so many in a layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +39,17 @@ class Row:
     subtracted: tuple[tuple[int, TensorEntry], ...] = ()
 
 
-def find_checkpoints(path: Path) -> tuple[list[Path], int]:
+def find_checkpoints(path: Path, limits: Limits) -> tuple[list[Path], int]:
     """Return the checkpoints that a path means, oldest first, and the seed of their run.
 
     Args:
         path: A run of grokscope, or anything else, which is its own only checkpoint.
+        limits: Caps; of them, that on the size of JSON files.
 
     Raises:
         InputError: A run without checkpoints, or one that is damaged.
     """
-    if (path / "run.json").is_file():
+    if _is_run(path, limits):
         found = [folder for _, folder in list_checkpoints(path)]
         if not found:
             raise InputError(
@@ -53,9 +58,27 @@ def find_checkpoints(path: Path) -> tuple[list[Path], int]:
             )
         return found, _seed(path)
     run = path.absolute().parent.parent
-    if path.absolute().parent.name == CHECKPOINTS and (run / "run.json").is_file():
+    if path.absolute().parent.name == CHECKPOINTS and _is_run(run, limits):
         return [path], _seed(run)
     return [path], 0
+
+
+def _is_run(folder: Path, limits: Limits) -> bool:
+    """Say whether a folder is a run, and one that can be opened without harm."""
+    manifest = folder / "run.json"
+    try:
+        status = manifest.lstat()
+        linked = (folder / CHECKPOINTS).is_symlink()
+    except OSError:
+        return False
+    if not stat.S_ISREG(status.st_mode) or linked:
+        raise InputError(f"{folder} is refused: run.json or {CHECKPOINTS} in it is a link.")
+    if status.st_size > limits.header_bytes:
+        raise InputError(
+            f"{manifest} is refused: it is larger than the limit of {limits.header_bytes} bytes. "
+            "Raise it with --limit header_bytes=NUMBER."
+        )
+    return True
 
 
 def _seed(run: Path) -> int:
@@ -69,6 +92,7 @@ def rows_of(
     entries: Sequence[TensorEntry],
     *,
     base: tuple[int, Sequence[TensorEntry]] | None = None,
+    limits: Limits,
     pattern: re.Pattern[str] | None = None,
     heads: Heads | Literal["auto"] | None = None,
 ) -> Iterator[Row]:
@@ -79,15 +103,22 @@ def rows_of(
         checkpoint: It.
         entries: Its tensors.
         base: Number and tensors of the model to subtract.
+        limits: Caps; of them, that on the number of matrices.
         pattern: What must be found in the name of a row.
-        heads: As `plan_matrices` takes them; ``"auto"`` for those of the model's configuration.
+        heads: Cut attention by head; ``"auto"`` for the numbers of the model's configuration.
 
     Raises:
-        InputError: The base lacks a tensor, or has it in another shape.
+        InputError: There are too many matrices, or the base lacks a tensor or has another shape.
         UsageError: No configuration tells the number of heads.
     """
-    if heads == "auto":
+    by_head = heads is not None
+    if heads is None or heads == "auto":
         heads = _known_heads(checkpoint)
+    if by_head and heads is None:
+        raise UsageError(
+            f"--heads auto: no config.json beside {checkpoint.path} tells the number of heads. "
+            "Give it: --heads 32, or --heads 32/8 where there are fewer key and value heads."
+        )
     entries = sorted(entries, key=lambda entry: _as_counted(entry.name))
     by_name = {entry.name: entry for entry in entries}
     readable = [
@@ -95,8 +126,15 @@ def rows_of(
         for entry in entries
         if not entry.unavailable
     ]
+    at_most = sum(p.shape[0] if len(p.shape) == 3 else 3 for p in readable if len(p.shape) > 1)
+    at_most *= heads.queries if by_head and heads is not None else 1
+    if at_most > limits.matrices:
+        raise InputError(
+            f"{checkpoint.path} may hold {at_most:,} matrices, above the limit of "
+            f"{limits.matrices:,}. Raise it with --limit matrices={at_most}."
+        )
     plan = [
-        *plan_matrices(readable, heads=heads),
+        *plan_matrices(readable, heads=heads, by_head=by_head),
         *(
             Skipped(entry.name, "", entry.shape, (entry.name,), entry.unavailable)
             for entry in entries
@@ -127,14 +165,15 @@ def _as_counted(name: str) -> list[tuple[bool, int, str]]:
     ]
 
 
-def _known_heads(checkpoint: OpenCheckpoint) -> Heads:
+def _known_heads(checkpoint: OpenCheckpoint) -> Heads | None:
+    """Return the heads of the model's configuration, None if it tells none that can be."""
     queries, keys = checkpoint.query_heads, checkpoint.key_value_heads
-    if queries is None:
-        raise UsageError(
-            f"--heads auto: no config.json beside {checkpoint.path} tells the number of heads. "
-            "Give it: --heads 32, or --heads 32/8 where there are fewer key and value heads."
-        )
-    return Heads(queries, keys or queries)
+    if queries is None or queries > _MOST_HEADS:
+        return None
+    try:
+        return Heads(queries, keys or queries)
+    except ValueError:
+        return None
 
 
 def _require_same(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from grokscope.errors import MissingResource
 from grokscope.scan.entry import TensorEntry, digest_of, dtype_unavailable
 from grokscope.scan.limits import Limits
-from grokscope.scan.open_file import OpenFile, parse_json, refused, shown
+from grokscope.scan.open_file import OpenFile, above, parse_json, refused, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,9 +73,8 @@ def read_header(file: OpenFile, limits: Limits, *, index: int = 0) -> list[Tenso
             file.name, f"its header length ({length}) reaches beyond its end; it may be cut short"
         )
     if length > limits.header_bytes:
-        raise refused(
-            file.name, f"its header length ({length}) is above the limit of {limits.header_bytes}"
-        )
+        what = f"its header length ({length}) is above the limit of {limits.header_bytes}"
+        raise refused(file.name, above(what, limits, "header_bytes", length))
     data = file.read(8, length)
     if not data.startswith(b"{"):
         raise refused(file.name, "its header does not begin with '{'")
@@ -86,7 +85,8 @@ def read_header(file: OpenFile, limits: Limits, *, index: int = 0) -> list[Tenso
     try:
         _check_metadata(header.pop("__metadata__", {}))
         if len(header) > limits.tensors:
-            raise ValueError(f"it has more than {limits.tensors} tensors")
+            what = f"it has more than {limits.tensors} tensors"
+            raise above(what, limits, "tensors", len(header))
         entries = [
             _entry(name, info, index, 8 + length, file.size, limits)
             for name, info in header.items()
@@ -94,7 +94,7 @@ def read_header(file: OpenFile, limits: Limits, *, index: int = 0) -> list[Tenso
         entries.sort(key=lambda entry: (entry.begin, entry.end, entry.name))
         _check_tiling(entries, 8 + length, file.size)
     except ValueError as error:
-        raise refused(file.name, str(error)) from None
+        raise refused(file.name, error) from None
     return entries
 
 
@@ -145,9 +145,8 @@ def check_name(name: str, limits: Limits) -> None:
         ValueError: With a clause that says so.
     """
     if len(name) > limits.name_length:
-        raise ValueError(
-            f"the name {shown(name)} of a tensor is longer than {limits.name_length} characters"
-        )
+        what = f"the name {shown(name)} of a tensor is longer than {limits.name_length} characters"
+        raise above(what, limits, "name_length", len(name))
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -170,7 +169,8 @@ def _entry(name: str, info: Any, index: int, start: int, size: int, limits: Limi
     if not isinstance(dtype, str) or not _whole(shape) or not _whole(offsets) or len(offsets) != 2:
         raise ValueError(f"dtype, shape or data_offsets of tensor {shown(name)} are malformed")
     if len(shape) > limits.rank:
-        raise ValueError(f"tensor {shown(name)} has rank {len(shape)}, above {limits.rank}")
+        what = f"tensor {shown(name)} has rank {len(shape)}, above {limits.rank}"
+        raise above(what, limits, "rank", len(shape))
     begin, end = offsets
     if not begin <= end <= size - start:
         raise ValueError(f"the data_offsets of tensor {shown(name)} are outside the file")

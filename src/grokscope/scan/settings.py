@@ -35,6 +35,8 @@ class Settings:
         """
         if self.convention not in ("corrected", "weightwatcher"):
             raise ValueError(f"expected convention corrected or weightwatcher, {self.convention!r}")
+        if self.null_draws == 1:
+            raise ValueError("expected null_draws of 0 or at least 2, got 1")
         for name in ("shuffles", "seed", "bootstrap", "null_draws"):
             value = getattr(self, name)
             if value is not None and value < 0:

@@ -14,8 +14,9 @@ from typing import Any
 
 from torch import Tensor
 
+from grokscope.errors import UsageError, unknown
 from grokscope.scan.limits import Limits
-from grokscope.scan.open_file import shown
+from grokscope.scan.open_file import Fault, above, shown
 from grokscope.scan.safetensors_file import check_name
 
 Path = tuple[str, ...]
@@ -35,6 +36,9 @@ _NETWORKS = (
     "ema_state_dict",
     "params_ema",
 )
+# Of the keys that a message offers: characters of one, and how many.
+_LONGEST_KEY = 80
+_MOST_KEYS = 20
 _NOT_NETWORK = re.compile(r"optim|sched|scaler|rng|random_state|callback|loops", re.IGNORECASE)
 
 
@@ -68,7 +72,8 @@ def find_state_dict(content: Any, limits: Limits, *, key: str = "") -> StateDict
 
     Raises:
         ValueError: With a clause that says what is wrong: no tensors, a cap is passed, two names
-            are equal, ``key`` is not there.
+            are equal. A `Fault` where there is more to do than to save the file again.
+        UsageError: ``key`` is not there.
     """
     found = _tensors(content, limits)
     if not found:
@@ -90,7 +95,7 @@ def find_state_dict(content: Any, limits: Limits, *, key: str = "") -> StateDict
             raise ValueError(f"two tensors are named {shown(name)}")
         chosen[name] = tensor
     if not chosen:
-        raise ValueError("it holds optimiser state only; name a dictionary in it with --key")
+        raise Fault("it holds optimiser state only", "To look at it, name a part of it with --key.")
     notes = [f"The network is what the file keeps under {shown('.'.join(prefix))}."] * bool(prefix)
     notes += [f"Not looked at: {shown(name)} ({count} tensors)." for name, count in left.items()]
     return StateDict(chosen, notes)
@@ -109,11 +114,12 @@ def _tensors(content: Any, limits: Limits) -> list[tuple[Path, Tensor]]:
         path, value = waiting.pop()
         if isinstance(value, Tensor):
             if len(found) == limits.tensors:
-                raise ValueError(f"it has more than {limits.tensors} tensors")
+                raise above(f"it has more than {limits.tensors} tensors", limits, "tensors")
             found.append((path, value))
         elif isinstance(value, dict | list | tuple) and id(value) not in entered:
             if len(path) > limits.nesting:
-                raise ValueError(f"it is nested deeper than {limits.nesting} levels")
+                what = f"it is nested deeper than {limits.nesting} levels"
+                raise above(what, limits, "nesting")
             entered.add(id(value))
             items = dict.items(value) if isinstance(value, dict) else enumerate(value)
             children = [
@@ -148,5 +154,12 @@ def _named(found: Sequence[tuple[Path, Tensor]], key: str) -> Path:
         for depth in range(1, len(path) + 1):
             if ".".join(path[:depth]) == key:
                 return path[:depth]
-    tops = ", ".join(map(shown, dict.fromkeys(path[0] for path, _ in found if path)))
-    raise ValueError(f"it keeps no tensors under {shown(key)}, but under {tops[:500] or 'no key'}")
+    dictionaries = dict.fromkeys(path[:depth] for path, _ in found for depth in range(1, len(path)))
+    names = (".".join(path) for path in sorted(dictionaries, key=len))
+    # What can be read in a message and typed after it.
+    known = [name for name in names if name.isprintable() and 0 < len(name) <= _LONGEST_KEY]
+    if not known:
+        raise UsageError(
+            f"Unknown --key {key!r}: the file keeps no dictionary of tensors in another."
+        )
+    raise unknown("--key", key, known[:_MOST_KEYS])

@@ -26,14 +26,16 @@ from torch import Tensor
 from grokscope.errors import InputError
 from grokscope.scan.entry import TensorEntry, dtype_unavailable
 from grokscope.scan.limits import ALLOWABLE_GLOBALS, Limits
-from grokscope.scan.open_file import OpenFile, refused, shown
+from grokscope.scan.open_file import OpenFile, above, refused, shown
 from grokscope.scan.state_dict import find_state_dict
-from grokscope.scan.zip_file import Member, read_members, verify
+from grokscope.scan.zip_file import Member, names_in_directory, read_members, verify
 
 # The first release whose weights_only reader is safe (CVE-2026-24747).
 _SAFE = "2.10.0"
 
 _CHUNK = 1 << 20
+# Views of one storage are read until together they come to so many times its bytes.
+_OVERLAP = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ def read_torch(
 
     Raises:
         InputError: Anything else than a sound archive with a network in it.
+        UsageError: It keeps nothing under ``key``.
         ValueError: ``allow_globals`` names something else.
     """
     allowed = [pair for name in allow_globals for pair in _allowed(name)]
@@ -86,6 +89,13 @@ def read_torch(
             file.name,
             f"reading it safely needs torch {_SAFE} or newer, this is {torch.__version__}",
             "Update torch, or convert the file to safetensors.",
+        )
+    names = names_in_directory(file, limits)
+    if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
+        raise refused(
+            file.name,
+            "it is TorchScript, which holds code",
+            "Save the state_dict() of the module instead.",
         )
     members = read_members(file, limits)
     prefix = _check_layout(file, members, limits)
@@ -98,7 +108,7 @@ def read_torch(
         try:
             chosen = find_state_dict(content, limits, key=key)
         except ValueError as error:
-            raise refused(file.name, str(error)) from None
+            raise refused(file.name, error) from None
         entries = _entries(chosen.tensors, index, limits, mapping)
     available = {
         entry.name: chosen.tensors[entry.name].detach()
@@ -142,19 +152,20 @@ def _check_layout(file: OpenFile, members: list[Member], limits: Limits) -> str:
     by_name = {member.name: member for member in members}
     prefixes = {name.partition("/")[0] for name in by_name}
     pickles = [name for name in by_name if name.endswith("/data.pkl")]
-    if any("/code/" in name or name.endswith("/constants.pkl") for name in by_name):
-        raise refused(
-            file.name,
-            "it is a TorchScript archive, which holds code",
-            "Save the state_dict() of the module instead.",
-        )
     if not pickles:
         raise refused(file.name, "it is a zip archive without data.pkl, not a torch file")
     if len(prefixes) != 1 or pickles != [f"{next(iter(prefixes))}/data.pkl"]:
         raise refused(file.name, "it holds more than one folder or data.pkl")
     prefix = prefixes.pop()
-    if by_name[pickles[0]].size > limits.pickle_bytes:
-        raise refused(file.name, f"its data.pkl is above the limit of {limits.pickle_bytes} bytes")
+    for name in by_name:
+        # Torch takes BYTEORDER for byteorder; what reads otherwise here must not exist.
+        inside = name.removeprefix(f"{prefix}/")
+        if inside != inside.lower():
+            raise refused(file.name, f"its member {shown(name)} has capitals, as torch writes none")
+    size = by_name[pickles[0]].size
+    if size > limits.pickle_bytes:
+        what = f"its data.pkl is above the limit of {limits.pickle_bytes} bytes"
+        raise refused(file.name, above(what, limits, "pickle_bytes", size))
     order = by_name.get(f"{prefix}/byteorder")  # older torch wrote none, and little-endian
     if order is not None and file.read(order.begin, min(order.size, 16)) != b"little":
         raise refused(file.name, "its byteorder is not little-endian")
@@ -172,19 +183,29 @@ def _load(file: OpenFile, members: list[Member], prefix: str) -> Any:
         if not unsafe:
             raise _unreadable(file, error) from None
     if unsafe:
-        names = sorted(unsafe)
-        can = [name for name in names if name in ALLOWABLE_GLOBALS]
-        raise refused(
-            file.name,
-            f"its pickle asks for {', '.join(map(shown, names[:10]))}, which could run code",
-            f"If you trust it: --allow-global {' --allow-global '.join(can)}."
-            if can == names
-            else "Save the state_dict() alone.",
-        )
+        raise _asks_for(file, unsafe)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch lets out whatever garbage makes it raise
         raise _unreadable(file, error) from None
+
+
+def _asks_for(file: OpenFile, names: set[str]) -> InputError:
+    """Build the error for a pickle that names what was not allowed."""
+    dangerous = sorted(names.difference(ALLOWABLE_GLOBALS))
+    if dangerous:
+        return refused(
+            file.name,
+            f"its pickle asks for {', '.join(map(shown, dangerous[:10]))}, which could run code",
+            "Save the state_dict() alone.",
+        )
+    harmless = sorted(names)
+    are, them = ("is", "it") if len(harmless) == 1 else ("are", "them")
+    return refused(
+        file.name,
+        f"it holds {', '.join(harmless)}, which {are} harmless",
+        f"Allow {them} with --allow-global {' --allow-global '.join(harmless)}.",
+    )
 
 
 def _unreadable(file: OpenFile, error: Exception) -> InputError:
@@ -236,7 +257,12 @@ def _allowed(name: str) -> list[Callable[..., Any] | tuple[Callable[..., Any], s
 def _entries(
     tensors: dict[str, Tensor], index: int, limits: Limits, mapping: _Mapping
 ) -> list[TensorEntry]:
-    """Describe the tensors in order of their names, each memory only once."""
+    """Describe the tensors in order of their names.
+
+    Names of the very same numbers point to the first of them. Other views of a storage are tensors
+    of their own, as long as those of one storage do not come to more than `_OVERLAP` times its
+    bytes: views could name the same bytes without end.
+    """
     first: dict[tuple[Any, ...], str] = {}
     owner: dict[int, str] = {}
     used: Counter[int] = Counter()
@@ -257,9 +283,11 @@ def _entries(
             where = (tensor.data_ptr(), dtype, shape, tensor.stride())
             if where in first:
                 same_as = first[where]
-            elif used[address] + size > storage.nbytes():
-                # Views that overlap could name the same bytes without end.
-                reason = f"it shares its storage with {shown(owner[address])}"
+            elif used[address] + size > _OVERLAP * storage.nbytes():
+                reason = (
+                    f"it shares its storage with {shown(owner[address])} and others, "
+                    f"together more than {_OVERLAP} times its bytes"
+                )
             else:
                 first[where] = name
                 owner.setdefault(address, name)
@@ -279,7 +307,7 @@ def _unavailable(tensor: Tensor, limits: Limits, mapping: _Mapping) -> str:
     if tensor.device.type != "cpu":
         return f"on device {tensor.device.type}: the file does not hold its numbers"
     if tensor.dim() > limits.rank:
-        return f"rank {tensor.dim()}, above {limits.rank}"
+        return f"rank {tensor.dim()}, above {limits.rank}; see --limit rank={tensor.dim()}"
     storage = tensor.untyped_storage()
     # Not numel(), which can have overflowed.
     if math.prod(tensor.shape) * tensor.itemsize > storage.nbytes():

@@ -14,6 +14,7 @@ Layer = Mapping[str, Any]
 
 LABELS = {
     "not-finite": "not finite",
+    "not-measured": "not measured",
     "alpha-below-2": "alpha below 2",
     "traps": "traps",
     "under-trained": "under-trained",
@@ -22,12 +23,18 @@ LABELS = {
 
 MEANINGS = {
     "not-finite": "Weights that are NaN or infinite: nothing can be measured on them.",
+    "not-measured": "It should have been measured and could not be: too little memory, too little "
+    "time, or a fault. That says nothing about the training.",
     "alpha-below-2": "The tail of the spectrum is very heavy, which is read as over-fit.",
     "traps": "Eigenvalues that stand out of the noise even after the entries of the matrix are "
     "shuffled: a few huge entries, or a mean that is not zero.",
     "under-trained": "The tail of the spectrum is as light as that of a random matrix.",
     "failed-fit": "No power law could be fitted. That says nothing about the training.",
 }
+
+_BY_ALPHA = ("alpha-below-2", "under-trained")
+_MAIN = ("alpha", "traps")  # numbers whose absence is explained
+_FEW = 3  # names that are all shown
 
 _CAUTION = (
     f"The ranges of alpha ({THRESHOLDS.alpha_overfit:g} to {THRESHOLDS.alpha_random:g}: well "
@@ -43,6 +50,19 @@ def caution(layers: Iterable[Layer]) -> str:
     """Say what the ranges of alpha are, and what to compare it with where that was computed."""
     known = any(noise(layer) for layer in layers)
     return _CAUTION + (_COMPARE if known else "")
+
+
+def name(of: object, most: int = 160) -> str:
+    """Return the name of a layer, safe to show; words where it is empty."""
+    shown = visible(of, most)
+    return shown if shown.strip() else "(no name)"
+
+
+def some(names: Sequence[str]) -> str:
+    """Return all of a few names; of more, the first two and how many are left."""
+    if len(names) <= _FEW:
+        return ", ".join(names)
+    return f"{', '.join(names[:2])} and {len(names) - 2:,} more"
 
 
 def value_of(layer: Layer, *fields: str) -> float | None:
@@ -129,7 +149,29 @@ def grouped(layers: Iterable[Layer], field: str) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for layer in layers:
         if layer.get(field):
-            groups.setdefault(visible(layer[field], 300), []).append(visible(layer["name"]))
+            groups.setdefault(visible(layer[field], 300), []).append(name(layer["name"]))
+    return _largest_first(groups)
+
+
+def not_computed(layers: Iterable[Layer]) -> dict[str, list[str]]:
+    """Group the names of layers without an exponent or a count of traps by what is missing and why.
+
+    Returns:
+        As `grouped`.
+    """
+    groups: dict[str, list[str]] = {}
+    for layer in layers:
+        missing = dict(layer.get("missing") or {})
+        if layer["status"] == "failed":
+            missing["alpha"] = layer["reason"]  # what is wrong with the weights, not with the fit
+        for reason in dict.fromkeys(missing[field] for field in _MAIN if field in missing):
+            what = " and ".join(field for field in _MAIN if missing.get(field) == reason)
+            told = f"{what}, because {visible(reason, 300)}"
+            groups.setdefault(told, []).append(name(layer["name"]))
+    return _largest_first(groups)
+
+
+def _largest_first(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
     return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
 
 
@@ -137,8 +179,9 @@ def counts(layers: Sequence[Layer]) -> str:
     """Return how many matrices were analysed, and how many were not."""
     of = Counter(layer["status"] for layer in layers)
     analysed = f"{of['ok']:,} matri{'x' if of['ok'] == 1 else 'ces'} analysed"
+    others = {"failed": "failed", "lost": "not measured", "skipped": "skipped"}
     return ", ".join(
-        [analysed, *(f"{of[status]:,} {status}" for status in ("failed", "skipped") if of[status])]
+        [analysed, *(f"{of[status]:,} {word}" for status, word in others.items() if of[status])]
     )
 
 
@@ -148,6 +191,23 @@ def headline(findings: Sequence[Layer]) -> str:
     if not findings:
         return "No findings"
     return f"{count(len(findings), 'finding')} in {count(layers, 'layer')}"
+
+
+def proportion(findings: Iterable[Layer]) -> str:
+    """Say how many of the exponents found are such as noise of equal shape has them.
+
+    Returns:
+        A clause; empty if no exponent was found, or none was compared with noise.
+    """
+    found = [finding["numbers"] for finding in findings if finding["finding"] in _BY_ALPHA]
+    compared = [each for each in found if noise(each)]
+    if not compared:
+        return ""
+    inside = sum(x["alpha_null_q05"] <= x["alpha"] <= x["alpha_null_q95"] for x in compared)
+    return (
+        f"of those by alpha, {inside:,} of {len(compared):,} lie within what noise of equal shape "
+        "gives"
+    )
 
 
 def label(finding: str) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from grokscope.errors import InputError
 from grokscope.scan.limits import Limits
-from grokscope.scan.open_file import OpenFile, refused, shown
+from grokscope.scan.open_file import Fault, OpenFile, above, refused, shown
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -62,9 +64,34 @@ def read_members(file: OpenFile, limits: Limits) -> list[Member]:
     try:
         return _tiled(file, *_directory(file, limits))
     except (ValueError, struct.error) as error:
-        # A struct that does not fit is an archive that is cut short.
-        what = error if isinstance(error, ValueError) else "it is cut short"
-        raise refused(file.name, f"its zip structure is not sound: {what}") from None
+        raise _unsound(file, error) from None
+
+
+def names_in_directory(file: OpenFile, limits: Limits) -> Iterator[str]:
+    """Yield what the directory of an archive calls its members, however unsound the rest is.
+
+    Arguments and errors as `read_members`, but for those of members.
+    """
+    try:
+        directory, count, _ = _directory(file, limits)
+    except (ValueError, struct.error) as error:
+        raise _unsound(file, error) from None
+    offset = 0
+    for _ in range(count):
+        if offset + _CENTRAL.size > len(directory):
+            return
+        lengths = _CENTRAL.unpack_from(directory, offset)[10:13]
+        offset += _CENTRAL.size
+        yield directory[offset : offset + lengths[0]].decode(errors="replace")
+        offset += sum(lengths)
+
+
+def _unsound(file: OpenFile, error: ValueError | struct.error) -> InputError:
+    if isinstance(error, Fault):
+        return refused(file.name, error)
+    # A struct that does not fit is an archive that is cut short.
+    what = error if isinstance(error, ValueError) else "it is cut short"
+    return refused(file.name, f"its zip structure is not sound: {what}")
 
 
 def verify(file: OpenFile, members: list[Member]) -> None:
@@ -108,7 +135,8 @@ def _directory(file: OpenFile, limits: Limits) -> tuple[bytes, int, int]:
     if disk or first_disk or here != count:
         raise ValueError("it is part of an archive of several files")
     if count > limits.members:
-        raise ValueError(f"it has {count} members, above the limit of {limits.members}")
+        what = f"it has {count} members, above the limit of {limits.members}"
+        raise above(what, limits, "members", count)
     if begin + length != end:
         raise ValueError("there are bytes before it or after its directory")
     if length > count * _DIRECTORY_ENTRY:
