@@ -181,6 +181,14 @@ def test_a_torch_file_gives_the_same_as_safetensors(zoo, scanned, tmp_path) -> N
     assert found.document["layers"] == scanned.document["layers"]
 
 
+def test_names_of_one_memory_are_measured_once(tmp_path) -> None:
+    shared = noise(20, 30)
+    torch.save({"head.weight": shared, "embed.weight": shared}, tmp_path / "tied.pt")
+    found = layers(quick(tmp_path / "tied.pt"))
+    assert found["embed"]["status"] == "ok"
+    assert found["head.weight"]["reason"] == "the same tensor as embed.weight"
+
+
 def test_kept_results_are_used_and_a_changed_tensor_is_not_mistaken(zoo, scanned, tmp_path) -> None:
     stages: list[str] = []
     kept = tmp_path / "cache"

@@ -34,9 +34,6 @@ class Inventory:
         files: Its files, open.
         entries: Its tensors, in order of their names.
         notes: What was not looked at, and why, in sentences.
-        step: Optimiser steps taken, of a grokscope checkpoint; else None.
-        query_heads: Attention heads that the model's configuration names, or None.
-        key_value_heads: Key and value heads, where they are fewer; or None.
         limits: Caps under which it was read.
         key: The dictionary of a torch file that was asked for; empty for the likeliest.
         allow_globals: What the pickle of a torch file was allowed to name.
@@ -47,9 +44,6 @@ class Inventory:
     files: tuple[OpenFile, ...]
     entries: tuple[TensorEntry, ...]
     notes: tuple[str, ...] = ()
-    step: int | None = None
-    query_heads: int | None = None
-    key_value_heads: int | None = None
     limits: Limits = field(default_factory=Limits)
     key: str = ""
     allow_globals: tuple[str, ...] = ()
@@ -137,9 +131,6 @@ def read_inventory(
         files=checkpoint.files,
         entries=tuple(sorted(entries, key=lambda entry: entry.name)),
         notes=tuple(notes),
-        step=checkpoint.step,
-        query_heads=checkpoint.query_heads,
-        key_value_heads=checkpoint.key_value_heads,
         limits=limits,
         key=key,
         allow_globals=tuple(allow_globals),

@@ -124,7 +124,7 @@ def rows_of(
     readable = [
         Parameter(entry.name, entry.shape, entry.dtype)
         for entry in entries
-        if not entry.unavailable
+        if not (entry.unavailable or entry.same_as)
     ]
     at_most = sum(p.shape[0] if len(p.shape) == 3 else 3 for p in readable if len(p.shape) > 1)
     at_most *= heads.queries if by_head and heads is not None else 1
@@ -136,9 +136,15 @@ def rows_of(
     plan = [
         *plan_matrices(readable, heads=heads, by_head=by_head),
         *(
-            Skipped(entry.name, "", entry.shape, (entry.name,), entry.unavailable)
+            Skipped(
+                entry.name,
+                "",
+                entry.shape,
+                (entry.name,),
+                entry.unavailable or f"the same tensor as {entry.same_as}",
+            )
             for entry in entries
-            if entry.unavailable
+            if entry.unavailable or entry.same_as
         ),
     ]
     if pattern is not None:
