@@ -159,6 +159,8 @@ def test_heads_and_experts_are_averaged_apart(tmp_path) -> None:
         "fc.weight": noise(60, 80),
         "layers.0.self_attn.q_proj.weight": noise(120, 120, seed=1),
         "layers.0.experts.w1": noise(2, 60, 64, seed=2),
+        "rotation.weight": torch.linalg.qr(noise(60, 60, seed=3)).Q,
+        "position_embeddings.weight": noise(60, 60, seed=4),
     }
     path = saved(tmp_path / "model.safetensors", tensors)
     found = quick(path, heads=Heads(2, 2))

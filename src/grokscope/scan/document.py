@@ -19,7 +19,7 @@ from grokscope.probes.matrices import Heads
 from grokscope.scan.cache import Cache
 from grokscope.scan.children import Children, Task
 from grokscope.scan.files import OpenCheckpoint, open_checkpoint
-from grokscope.scan.findings import find, shows_traps
+from grokscope.scan.findings import NO_SPREAD, find, shows_traps
 from grokscope.scan.inventory import Inventory, inventory_from_json
 from grokscope.scan.limits import ALLOWABLE_GLOBALS, Limits
 from grokscope.scan.measuring import SLOWEST_DISK, Progress, measured, refusal
@@ -257,7 +257,7 @@ def _layer(row: Row, record: Mapping[str, Any]) -> dict[str, Any]:
 def _family(layer: Mapping[str, Any], settings: Settings) -> str:
     """Return what a layer may be averaged with; empty for what is in no mean."""
     name = layer["name"]
-    if layer["kind"] == "positional embedding":
+    if layer["kind"] == "positional embedding" or (layer["alpha"] or 0.0) > NO_SPREAD:
         return ""
     if settings.convention == "weightwatcher":
         # The package pools the slices of a kernel, and knows none that is flattened.

@@ -15,7 +15,7 @@ from grokscope.scan import words
 
 _SIGNIFICANT = 0.1  # p-value of a likelihood ratio, as Clauset et al. (arXiv:0706.1062) recommend
 
-_NO_SPREAD = 1000.0  # exponent above which a tail is one value
+NO_SPREAD = 1000.0  # exponent above which a tail is one value
 _MOST = 0.5  # share of the energy from which one place is named as the carrier
 
 Layer = Mapping[str, Any]
@@ -76,7 +76,7 @@ def _below_two(layer: Layer, limits: Thresholds) -> str:
 def _under_trained(layer: Layer, limits: Thresholds) -> str:
     if not _judged(layer, limits) or layer["alpha"] <= limits.alpha_random:
         return ""
-    if layer["alpha"] > _NO_SPREAD:
+    if layer["alpha"] > NO_SPREAD:
         return f"alpha {words.alpha(layer)}: all eigenvalues are nearly equal, as of a rotation"
     return _alpha(layer)
 
