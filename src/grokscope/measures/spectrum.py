@@ -11,7 +11,7 @@ from torch import Tensor
 from grokscope.measures._spectra import ALL_ZERO, require_shape, unfit
 from grokscope.measures._value import Value, missing
 
-Method = Literal["gram", "svd", "auto"]
+Method = Literal["gram", "svd"]
 
 _BLOCK_BYTES = 64 * 2**20  # of a matrix in float64 at once
 _STRIP = 384  # columns of a Gram matrix at once
@@ -21,7 +21,7 @@ def eigenvalues(weight: Tensor, *, method: Method = "gram") -> Tensor:
     r"""Return the eigenvalues of the correlation matrix :math:`X = W^\top W / N`.
 
     ``N`` is the longer side of ``W`` and ``M`` the shorter one; the ``M`` eigenvalues are the
-    squared singular values of ``W`` over ``N``, computed in float64 by one of three methods:
+    squared singular values of ``W`` over ``N``, computed in float64 by one of two methods:
 
     * ``"gram"``: of the Gram matrix on the short side. Several times faster than an SVD, and
       frugal: the matrix is upcast in blocks of 64 MiB, so that beside it only a few arrays of
@@ -30,15 +30,13 @@ def eigenvalues(weight: Tensor, *, method: Method = "gram") -> Tensor:
       (negative ones are set to 0), whatever their true size; `unresolved` counts them.
     * ``"svd"``: squared singular values, which resolve eigenvalues down to
       ``(N * eps)^2 * largest``.
-    * ``"auto"``: the first method, then the second one for those matrices of a stack that have
-      an eigenvalue which the first cannot resolve.
 
     Source: Martin & Mahoney, arXiv:1810.01075 (their empirical spectral density).
 
     Args:
         weight: Real floating-point matrix, shape ``(rows, columns)``, or a stack of them, shape
             ``(..., rows, columns)``; any device. It is not mutated and no gradient flows.
-        method: One of the three above.
+        method: One of the two above.
 
     Returns:
         float64, ascending along the last axis, shape ``(..., M)``, on the device of ``weight``.
@@ -58,13 +56,7 @@ def eigenvalues(weight: Tensor, *, method: Method = "gram") -> Tensor:
     weight = weight.detach()
     if method == "svd":
         return _from_singular_values(weight)
-    found = _from_gram(weight)
-    if method == "auto" and found.numel() > 0:
-        floor = _resolution(found, weight.shape[-2:], "gram")
-        lost = (found[..., 0] <= floor) & (found[..., -1] > 0)
-        if bool(lost.any()):
-            found[lost] = _from_singular_values(weight[lost])
-    return found
+    return _from_gram(weight)
 
 
 def _from_gram(weight: Tensor) -> Tensor:
@@ -120,7 +112,7 @@ def unresolved(eigenvalues: Tensor, shape: tuple[int, int], *, method: Method = 
     Args:
         eigenvalues: `eigenvalues` of one matrix, shape ``(M,)``.
         shape: Shape of that matrix, either orientation.
-        method: The one that they were computed by; after ``"auto"`` singular values have the say.
+        method: The one that they were computed by.
 
     Returns:
         Between 0 and ``M``, which it is for the zero matrix; missing if the matrix is empty or not
@@ -200,4 +192,4 @@ def _require_one(name: str, eigenvalues: Tensor, shape: tuple[int, int]) -> None
 
 def _require_method(name: str, method: Method) -> None:
     if method not in get_args(Method):
-        raise ValueError(f"{name}: expected method 'gram', 'svd' or 'auto', got {method!r}.")
+        raise ValueError(f"{name}: expected method 'gram' or 'svd', got {method!r}.")

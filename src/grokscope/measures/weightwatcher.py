@@ -153,7 +153,7 @@ class WeightWatcherColumns:
 
 
 def weightwatcher(
-    weight: Tensor, *, mp_fit: bool = True, random_state: np.random.RandomState | None = None
+    weight: Tensor, *, random_state: np.random.RandomState | None = None
 ) -> WeightWatcherColumns:
     r"""Return what WeightWatcher 0.7.7 computes for one layer, defects included.
 
@@ -181,7 +181,6 @@ def weightwatcher(
             convolution, one for each kernel position, shape ``(positions, rows, columns)``: their
             eigenvalues are pooled and, as the package has it, halved. Any device; computed on the
             CPU. Not mutated.
-        mp_fit: Whether to fit the Marchenko-Pastur law.
         random_state: Draws the shuffles, one layer after the other exactly as the package draws
             them from numpy's global generator after ``numpy.random.seed`` with the same seed. It
             advances equally for every layer of the same shape, fit or not. None: no shuffles.
@@ -218,13 +217,11 @@ def weightwatcher(
     row = _with_power_law(row, values)
     row = _with_norms(row, values, spectra)
     row = _with_determinant(row, values)
-    if mp_fit:
-        row = _with_marchenko_pastur(row, values)
+    row = _with_marchenko_pastur(row, values)
     if shuffled is not None:
         pool = np.sort(shuffled[:-1], axis=None)
         row = _with_shuffles(row, values, pool, shuffled[-1])
-        if mp_fit:
-            row = _with_shuffled_marchenko_pastur(row, pool)
+        row = _with_shuffled_marchenko_pastur(row, pool)
     return row
 
 

@@ -20,6 +20,7 @@ from grokscope.measures.alpha_null import AlphaNull
 from grokscope.measures.correlation_traps import CorrelationTraps, correlation_traps
 from grokscope.measures.effective_rank import effective_rank, participation_ratio, spectral_entropy
 from grokscope.measures.erg import erg
+from grokscope.measures.excess_kurtosis import excess_kurtosis
 from grokscope.measures.ks_marchenko_pastur import ks_marchenko_pastur
 from grokscope.measures.power_law import PowerLawFit, fit_power_law
 from grokscope.measures.power_law_p_value import power_law_p_value
@@ -124,7 +125,8 @@ def _spectra(
     for weight, raw, matrix in zip(weights, together, matrices, strict=True):
         # A product of thin factors has true zeros, which singular values would not show any better.
         lost = matrix.kind != "lora" and any(
-            unresolved(each, matrix.shape).value > 0 for each in raw.reshape(-1, raw.shape[-1])
+            0 < unresolved(each, matrix.shape).value < len(each)
+            for each in raw.reshape(-1, raw.shape[-1])
         )
         every = eigenvalues(weight, method="svd") if lost else raw
         found.append((every.flatten().sort().values, "svd" if lost else "gram"))
@@ -294,7 +296,7 @@ def _shuffled(
         },
         traps.reason,
     )
-    record.put("kurtosis", _kurtosis(weight), "the entries have no spread")
+    record.put("kurtosis", excess_kurtosis(weight))
     tested = settings.null_draws > 0 and min(shape) <= _PROBE.null_limit
     law = ks_marchenko_pastur(shuffled, shape, draws=_PROBE.null_draws if tested else 0)
     record.put_all({"mp_ks_distance": law.distance, "mp_ks_p_value": law.p_value}, law.reason)
@@ -360,23 +362,6 @@ def _weightwatcher(
 
 def _generator(settings: Settings, purpose: str, name: str, step: int | None) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(settings.seed or 0, purpose, name, step or 0))
-
-
-def _kurtosis(weight: Tensor) -> float:
-    """Return the excess kurtosis of all entries: 0 for a Gaussian, 3 for a Laplace law."""
-    largest = float(weight.abs().max())
-    if not 0.0 < largest < math.inf:
-        return math.nan
-    count = weight.numel()
-
-    def moment(centre: float, power: int) -> float:
-        # In pieces, so that no float64 copy of the whole is held; scaled, so that none overflows.
-        pieces = torch.split(weight.reshape(-1), 2**22)
-        return sum(float((p.double() / largest - centre).pow(power).sum()) for p in pieces) / count
-
-    mean = moment(0.0, 1)
-    second = moment(mean, 2)
-    return moment(mean, 4) / second**2 - 3.0 if second > 1e-30 else math.nan
 
 
 def _drawn(
